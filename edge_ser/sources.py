@@ -1,0 +1,187 @@
+"""Audio from files and pipes, as blocks of mono float32 at 16 kHz."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ser.audio import MAX_RATE_HZ, MIN_RATE_HZ, SAMPLE_RATE_HZ
+from edge_ser.errors import AudioFormatError
+
+if TYPE_CHECKING:
+    import soundfile
+
+BLOCK_S = 1.0
+PACE_S = 0.02
+PCM_READ_BYTES = 32_000
+# What libsndfile writes about a container whose header promises more bytes than the file has.
+_PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
+# Programs that write to a pipe cannot know the length and put a number near 2^31 or 2^32 in the header.
+_UNKNOWN_LENGTH_BYTES = 0x7FFF_0000
+# The last frame of a lossy file may be counted and yet decode to nothing.
+_MISSING_FRAMES_ALLOWED = 2 * 1152
+
+_log = logging.getLogger("edge_ser")
+
+
+def read_blocks(path: str | Path) -> Iterator[NDArray[np.float32]]:
+    """Return the audio of a file in blocks of about a second, whatever its rate, channels and format.
+
+    The file is opened and checked at once; the blocks are read as they are taken, in constant memory. Their
+    concatenation is what resampling the whole file at once gives.
+
+    Args:
+        path: A file that libsndfile reads (WAV, FLAC, OGG, MP3, AIFF, …), 4 to 384 kHz.
+
+    Returns:
+        Blocks of mono float32 in [-1, 1], shape (n,), at 16 kHz; channels are averaged.
+
+    Raises:
+        AudioFormatError: The file is missing, empty, truncated or not audio, here or, for what only shows while
+            reading, from the iterator.
+    """
+    path = Path(path)
+    sound = _open(path)
+    if sound.samplerate == SAMPLE_RATE_HZ:
+        return _read(sound, path)
+    return _resampled(_read(sound, path), sound.samplerate)
+
+
+def read_samples(path: str | Path) -> NDArray[np.float32]:
+    """Return a whole file as mono float32 in [-1, 1], shape (n,), at 16 kHz.
+
+    Raises:
+        AudioFormatError: As for `read_blocks`.
+    """
+    return np.concatenate(list(read_blocks(path)))
+
+
+def pcm_blocks(binary_file: BinaryIO) -> Iterator[NDArray[np.float32]]:
+    """Yield raw s16le mono 16 kHz audio from a pipe as it arrives.
+
+    Args:
+        binary_file: Unbuffered if the audio is live: a buffered file waits until a whole block is there.
+
+    Yields:
+        Mono float32 in [-1, 1), shape (n,), at 16 kHz. Half a sample at the end is left out, with a warning.
+    """
+    half = b""
+    while data := binary_file.read(PCM_READ_BYTES):
+        data = half + data
+        whole = len(data) - len(data) % 2
+        half = data[whole:]
+        if whole:
+            yield np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(32768)
+    if half:
+        _log.warning("the input ends with half a sample; is it s16le, mono, 16 kHz?")
+
+
+def paced(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Yield the same audio in chunks of 20 ms, each when a microphone would have delivered it."""
+    size = round(PACE_S * SAMPLE_RATE_HZ)
+    began_s = time.monotonic()
+    delivered = 0
+    for block in blocks:
+        for start in range(0, len(block), size):
+            chunk = block[start : start + size]
+            delivered += len(chunk)
+            time.sleep(max(0.0, began_s + delivered / SAMPLE_RATE_HZ - time.monotonic()))
+            yield chunk
+
+
+def _open(path: Path) -> soundfile.SoundFile:
+    import soundfile
+
+    _check_is_file(path)
+    try:
+        sound = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip().rstrip(".")
+        raise AudioFormatError(
+            f"{path} is not audio that can be read ({reason}). "
+            f"Use WAV, FLAC, OGG or MP3, or convert it: ffmpeg -i {path} {path.with_suffix('.flac').name}"
+        ) from error
+    try:
+        _check_header(sound, path)
+    except AudioFormatError:
+        sound.close()
+        raise
+    return sound
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise AudioFormatError(f"{path} is a folder, one audio file is needed. Try: edge-ser classify {path}")
+    if not path.exists():
+        raise AudioFormatError(f"{path} does not exist. Check the name: ls {path.parent}")
+    if not path.is_file():
+        raise AudioFormatError(
+            f"{path} is a pipe or a device, a file is needed. "
+            f"Raw s16le 16 kHz mono can be piped: edge-ser listen --input - < {path}"
+        )
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise AudioFormatError(f"{path} cannot be read ({error.strerror}). Check it: ls -l {path}") from error
+    if empty:
+        raise AudioFormatError(f"{path} is empty (0 bytes), audio is needed. Record or copy it again.")
+
+
+def _check_header(sound: soundfile.SoundFile, path: Path) -> None:
+    for promise in _PROMISE.finditer(sound.extra_info):
+        promised, there = int(promise[1]), int(promise[2])
+        if there < promised < _UNKNOWN_LENGTH_BYTES:
+            raise _truncated(path, f"{there} of {promised} bytes")
+    if sound.frames == 0:
+        raise AudioFormatError(f"{path} holds no audio (0 samples), audio is needed. Record or copy it again.")
+    if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
+        raise AudioFormatError(
+            f"{path} has {sound.samplerate} samples per second, {MIN_RATE_HZ} to {MAX_RATE_HZ} are needed. "
+            f"Convert it: sox {path} -r {SAMPLE_RATE_HZ} {path.with_suffix('.flac').name}"
+        )
+
+
+def _truncated(path: Path, how: str) -> AudioFormatError:
+    return AudioFormatError(f"{path} is cut off ({how} are there), the whole file is needed. Record or copy it again.")
+
+
+def _read(sound: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32]]:
+    import soundfile
+
+    size = round(BLOCK_S * sound.samplerate)
+    done = 0
+    with sound:
+        while True:
+            try:
+                frames = sound.read(size, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise _truncated(path, f"the first {done / sound.samplerate:.1f} s") from error
+            if not len(frames):
+                break
+            if not np.isfinite(frames).all():
+                raise AudioFormatError(
+                    f"{path} holds a value that is no number near {done / sound.samplerate:.1f} s, "
+                    "samples in [-1, 1] are needed. Write the file again."
+                )
+            done += len(frames)
+            mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
+            yield np.clip(mono, -1.0, 1.0)
+        if done + _MISSING_FRAMES_ALLOWED < sound.frames:
+            raise _truncated(path, f"{done} of {sound.frames} samples")
+
+
+def _resampled(blocks: Iterator[NDArray[np.float32]], rate_hz: int) -> Iterator[NDArray[np.float32]]:
+    import soxr
+
+    resampler = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+    for block in blocks:
+        yield np.clip(resampler.resample_chunk(block), -1.0, 1.0)
+    yield np.clip(resampler.resample_chunk(np.zeros(0, np.float32), last=True), -1.0, 1.0)

@@ -1,0 +1,116 @@
+"""A run's settings, read from a TOML file, and the data that they name."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ser.corpus import FOUR_CLASSES, Clip, read_manifest
+from edge_ser.errors import ConfigError
+from edge_ser.sources import read_blocks
+from train.splits import Split, split_by_speaker
+from train.systems.mdat import MdatConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How weights move."""
+
+    epochs: int = 50
+    peak_learning_rate: float = 1.2e-3
+    weight_decay: float = 0.05
+    warmup_fraction: float = 0.08
+    gradient_clip: float = 1.0
+    label_smoothing: float = 0.1
+    average_decay: float = 0.998
+    """Decay of the running average of weights, which is what is kept."""
+    precision: str = "bfloat16"
+    """`float32` or `bfloat16` for the matrix products."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One training run."""
+
+    system: str
+    name: str
+    corpora: tuple[str, ...]
+    validation_fraction: float
+    test_fraction: float
+    seed: int
+    repeat: dict[str, int] = field(default_factory=dict)
+    model: MdatConfig = MdatConfig()
+    optimiser: Optimiser = Optimiser()
+
+
+def read_settings(path: Path) -> Settings:
+    """Return the settings in a TOML file.
+
+    Raises:
+        ConfigError: No such file, not TOML, a wrong key or a missing one.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no settings at {path}; need a TOML file such as train/configs/mdat.toml")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw["corpora"] = tuple(raw["corpora"])
+        raw["model"] = MdatConfig(**raw.get("model", {}))
+        raw["optimiser"] = Optimiser(**raw.get("optimiser", {}))
+        settings = Settings(**raw)
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: {error}; compare it with train/configs/mdat.toml") from None
+    if settings.system != "mdat":
+        raise ConfigError(f"{path}: system is {settings.system!r}; need 'mdat'")
+    return settings
+
+
+def with_epochs(settings: Settings, epochs: int | None) -> Settings:
+    """Return the settings with another number of epochs, or as they are."""
+    return settings if epochs is None else replace(settings, optimiser=replace(settings.optimiser, epochs=epochs))
+
+
+def data_folder(given: Path | None) -> Path:
+    """Return the corpora's folder: the option, or EDGE_SER_DATA.
+
+    Raises:
+        ConfigError: Neither is given.
+    """
+    folder = given or (Path(os.environ["EDGE_SER_DATA"]) if os.environ.get("EDGE_SER_DATA") else None)
+    if folder is None:
+        raise ConfigError("no data folder; need one with speech/manifest.csv: pass --data FOLDER or set EDGE_SER_DATA")
+    return folder
+
+
+def read_split(settings: Settings, data: Path) -> Split:
+    """Return the run's clips with one of the four emotions, split by speaker."""
+    clips = [clip for clip in read_manifest(data / "speech" / "manifest.csv") if usable(clip, settings.corpora)]
+    return split_by_speaker(
+        clips,
+        validation_fraction=settings.validation_fraction,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+    )
+
+
+def usable(clip: Clip, corpora: tuple[str, ...]) -> bool:
+    """Return whether a clip belongs to these corpora and has one of the four emotions."""
+    return clip.corpus in corpora and clip.emotion in FOUR_CLASSES
+
+
+def read_sounds(folder: Path, table: str, *, held_out: bool) -> list[NDArray[np.float32]]:
+    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness."""
+    with (folder / table).open(encoding="utf-8", newline="") as lines:
+        names = sorted(row["path"] for row in csv.DictReader(lines))
+    chosen = [name for place, name in enumerate(names) if (place % 4 == 3) == held_out]
+    return [np.concatenate(list(read_blocks(folder / name))) for name in chosen]

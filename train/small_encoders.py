@@ -1,0 +1,104 @@
+"""Small speech and text encoders that start from random weights, for models that run on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from train.layers import TransformerLayer
+from train.log_mel import LogMel
+
+
+class SeparableBlock(nn.Module):
+    """Residual depthwise-separable convolution over time."""
+
+    def __init__(self, width: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
+        self.norm_depthwise = nn.BatchNorm1d(width)
+        self.pointwise = nn.Conv1d(width, width, 1, bias=False)
+        self.norm_pointwise = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, D, T) plus what its neighbourhood adds."""
+        hidden = torch.relu(self.norm_depthwise(self.depthwise(x)))
+        return x + self.dropout(torch.relu(self.norm_pointwise(self.pointwise(hidden))))
+
+
+def _convolution(inputs: int, outputs: int, stride: tuple[int, int]) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class SpeechEncoder(nn.Module):
+    """Waveform (B, samples) -> frames (B, T, width), 25 a second."""
+
+    def __init__(self, *, width: int, mels: int, blocks: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.log_mel = LogMel(mels)
+        self.spec_augment = SpecAugment()
+        self.stem = nn.Sequential(
+            _convolution(1, 24, (2, 2)), _convolution(24, 48, (2, 2)), _convolution(48, 64, (2, 1))
+        )
+        self.squeeze = nn.Conv1d(64 * (mels // 8), width, 1)
+        self.blocks = nn.ModuleList(SeparableBlock(width, 7, dropout) for _ in range(blocks))
+        self.layers = nn.ModuleList(TransformerLayer(width, 4, 4 * width, dropout) for _ in range(layers))
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return one vector for every 40 ms."""
+        mel = self.spec_augment(self.log_mel(audio))
+        maps = self.stem(mel.unsqueeze(1))  # (B, C, mels / 8, T)
+        x = self.squeeze(maps.flatten(1, 2))  # (B, D, T)
+        for block in self.blocks:
+            x = block(x)
+        x = x.transpose(1, 2)  # (B, T, D)
+        mask = torch.ones_like(x[:, :, 0])
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class SpecAugment(nn.Module):
+    """Hides two bands and two stretches of a log-mel picture while training (Park et al. 2019)."""
+
+    def __init__(self, max_mels: int = 10, max_fraction: float = 0.12) -> None:
+        super().__init__()
+        self.max_mels = max_mels
+        self.max_fraction = max_fraction
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Return mel (B, mels, T) with the hidden parts at zero, about the mean of speech."""
+        if not self.training:
+            return mel
+        keep = torch.ones_like(mel)
+        for axis, longest in ((1, self.max_mels), (2, int(mel.shape[2] * self.max_fraction))):
+            for _ in range(2):
+                keep = keep * self._keep(mel, axis, longest)
+        return mel * keep
+
+    @staticmethod
+    def _keep(mel: Tensor, axis: int, longest: int) -> Tensor:
+        batch, size = mel.shape[0], mel.shape[axis]
+        width = torch.randint(0, longest + 1, (batch, 1))
+        start = (torch.rand(batch, 1) * (size - width)).long()
+        place = torch.arange(size).unsqueeze(0)
+        keep = ((place < start) | (place >= start + width)).to(mel.dtype).to(mel.device)
+        return keep.unsqueeze(2) if axis == 1 else keep.unsqueeze(1)
+
+
+class TextEncoder(nn.Module):
+    """Token ids (B, T) -> frames (B, T, width)."""
+
+    def __init__(self, *, vocabulary: int, width: int, max_tokens: int, dropout: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary, width)
+        self.position = nn.Parameter(torch.randn(max_tokens, width) * 0.02)
+        self.layer = TransformerLayer(width, 4, 2 * width, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Return one vector a token; mask (B, T) in floats, 0 where there is no token."""
+        x = self.table(ids) + self.position[: ids.shape[1]]
+        return self.layer(self.dropout(x), mask)

@@ -16,7 +16,7 @@ MAX_RATE_HZ = 384_000
 """Hertz; the highest rate sound cards offer."""
 
 _MAX_CHANNELS = 64
-_INT16_SCALE = np.float32(1 / 32768)
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int16))
 
 
 def as_samples(samples: ArrayLike) -> NDArray[np.float32]:
@@ -53,7 +53,8 @@ def mixed_to_mono(samples: ArrayLike) -> NDArray[np.float32]:
             f"got samples of shape {array.shape}; need (n,) or (n, channels) with 1 to {_MAX_CHANNELS} channels; "
             "pass samples.T if the channels come first"
         )
-    return _as_float(array).mean(axis=1, dtype=np.float32)
+    mixed: NDArray[np.float32] = _as_float(array).mean(axis=1, dtype=np.float32)
+    return mixed
 
 
 def resampled(samples: NDArray[np.float32], sample_rate_hz: float) -> NDArray[np.float32]:
@@ -76,27 +77,30 @@ def resampled(samples: NDArray[np.float32], sample_rate_hz: float) -> NDArray[np
     import soxr
 
     # The filter of the resampler can overshoot full scale.
-    return np.clip(soxr.resample(samples, sample_rate_hz, SAMPLE_RATE_HZ), -1.0, 1.0).astype(np.float32)
+    at_16_khz: NDArray[np.float32] = soxr.resample(samples, sample_rate_hz, SAMPLE_RATE_HZ)
+    return np.clip(at_16_khz, -1.0, 1.0)
 
 
 def _as_array(samples: ArrayLike) -> NDArray[np.generic]:
     try:
-        return np.asarray(samples)
+        array: NDArray[np.generic] = np.asarray(samples)
     except ValueError:
         raise AudioFormatError(
             "got a sequence of sequences of unequal length; need one array of samples; pass a numpy array"
         ) from None
-
-
-def _as_float(array: NDArray[np.generic]) -> NDArray[np.float32]:
-    if array.dtype == np.int16:
-        return array.astype(np.float32) * _INT16_SCALE
-    if array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if array.dtype not in _DTYPES:
         raise AudioFormatError(
             f"got samples of type {array.dtype}; need float32 in [-1, 1] or int16; "
             "pass numpy.frombuffer(data, dtype='int16') for raw 16-bit audio"
         )
-    floats = array.astype(np.float64)
+    return array
+
+
+def _as_float(array: NDArray[np.generic]) -> NDArray[np.float32]:
+    if array.dtype == np.int16:
+        scaled: NDArray[np.float32] = array.astype(np.float32) / np.float32(32768)
+        return scaled
+    floats = array.astype(np.float64, copy=False)
     if not np.isfinite(floats).all():
         raise AudioFormatError(
             "got samples that are NaN or infinite; need numbers in [-1, 1]; pass numpy.nan_to_num(samples) to mute them"

@@ -84,9 +84,9 @@ class JsonObject:
 
     def named_texts(self, key: str) -> dict[str, str]:
         """Return an object of non-blank texts."""
-        return {name: self.object(key).text(name) for name in self.free(key)}
+        return {name: self.nested(key).text(name) for name in self.free(key)}
 
-    def object(self, key: str) -> JsonObject:
+    def nested(self, key: str) -> JsonObject:
         """Return an object to read key by key."""
         return self.child(self.value(key), f"{self.where}: {key}")
 

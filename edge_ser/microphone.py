@@ -109,6 +109,7 @@ class Microphone:
         self._wanted = device
         self._chunk_ms = chunk_ms
         self._queue_s = queue_s
+        self._name = ""
         self._stream: Any = None
         self._stopping = False
         self._rate_hz = SAMPLE_RATE_HZ
@@ -116,6 +117,11 @@ class Microphone:
         self._clock_frames = 0
         self._dropped_frames = 0
         self._queue = _CaptureQueue(0)
+
+    @property
+    def name(self) -> str:
+        """The name of the device; empty before it was opened."""
+        return self._name
 
     @property
     def rate_hz(self) -> int:
@@ -130,7 +136,9 @@ class Microphone:
         """
         if self._stream is None:
             sounddevice = import_sounddevice()
-            self._stream = self._open_stream(sounddevice, find_device(self._wanted))
+            device = find_device(self._wanted)
+            self._stream = self._open_stream(sounddevice, device)
+            self._name = device.name
         return self
 
     def stop(self) -> None:

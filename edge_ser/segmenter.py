@@ -141,7 +141,7 @@ class Segmenter:
         """Take the next frame and return what it decides.
 
         Args:
-            frame: Mono float32 in [-1, 1], shape (n,), at 16 kHz; it follows the frame before it. It is kept, not copied.
+            frame: Mono float32 in [-1, 1], shape (n,), at 16 kHz; follows the frame before it. It is kept, not copied.
             probability: Probability that the frame holds speech, in [0, 1].
         """
         self._is_speaking = probability >= (self._release_threshold if self._is_speaking else self._threshold)
@@ -178,10 +178,8 @@ class Segmenter:
         return decisions
 
     def _close(self) -> Utterance:
-        spoken = self.undecided_samples - self._silent_samples
-        utterance = self._take_utterance(
-            min(spoken + min(self._post_roll, self._silent_samples), max(spoken, self._max_utterance))
-        )
+        held = self.undecided_samples
+        utterance = self._take_utterance(min(held - self._silent_samples + self._post_roll, held, self._max_utterance))
         self._is_open = self._is_continued = False
         self._silent_samples = 0
         return utterance
@@ -193,7 +191,7 @@ class Segmenter:
         searched = held[first : self._max_utterance - self._min_speech].astype(np.float64)
         energy = np.concatenate([[0.0], np.cumsum(searched**2)])
         windows = energy[_QUIET_WINDOW_SAMPLES::_QUIET_HOP_SAMPLES]
-        windows = windows - energy[: -_QUIET_WINDOW_SAMPLES : _QUIET_HOP_SAMPLES]
+        windows = windows - energy[:-_QUIET_WINDOW_SAMPLES:_QUIET_HOP_SAMPLES]
         return first + int(np.argmin(windows)) * _QUIET_HOP_SAMPLES + _QUIET_WINDOW_SAMPLES // 2
 
     def _take_utterance(self, samples: int) -> Utterance:

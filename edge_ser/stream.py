@@ -47,7 +47,7 @@ class Stream:
             detector: Finds speech; it belongs to this stream from now on.
             voice: The speaker's profile, used and updated; None starts a fresh one.
             risk: How often an answer that is not `uncertain` may be wrong, in (0, 1); None takes the model's default.
-            options: When an utterance begins, ends and is cut; None takes the defaults within the model's longest input.
+            options: When an utterance begins, ends and is cut; None takes defaults that fit the model.
         """
         default = SegmenterOptions()
         longest_s = min(default.max_utterance_s, recognizer.max_duration_s)
@@ -88,9 +88,8 @@ class Stream:
         chunk = as_samples(samples)
         self._pushed_samples += chunk.size
         self._pending = np.concatenate([self._pending, chunk])
-        events: list[Event] = []
-        while self._pending.size >= self._detector.frame_samples:
-            events += self._take_frame()
+        events = self._take_frames()
+        # Copied, so that a few waiting samples do not keep the whole chunk alive.
         self._pending = self._pending.copy()
         return events
 
@@ -102,7 +101,10 @@ class Stream:
         self._is_finished = True
         ledger = self.ledger
         duration_s = ledger.captured_samples / SAMPLE_RATE_HZ
-        return [*events, Summary(self._recognizer.model, self._utterances, duration_s, ledger)]
+        summary = Summary(
+            model=self._recognizer.model, utterances=self._utterances, duration_s=duration_s, ledger=ledger
+        )
+        return [*events, summary]
 
     def record_overflow(self, dropped_samples: int, estimated_s: float = 0.0) -> list[Event]:
         """Account for audio that was lost before it reached the stream, and return the events.
@@ -161,16 +163,18 @@ class Stream:
         if self._is_finished:
             raise ConfigError("This stream is finished and takes no more audio. Start another: recognizer.stream()")
 
-    def _take_frame(self) -> list[Event]:
-        frame = self._pending[: self._detector.frame_samples]
-        probability = self._detector(frame)
-        # Copied, so that a held frame does not keep the whole chunk alive.
-        decisions = self._segmenter.push(frame.copy(), probability)
-        self._pending = self._pending[frame.size :]
-        return self._report(decisions)
+    def _take_frames(self) -> list[Event]:
+        events: list[Event] = []
+        while self._pending.size >= self._detector.frame_samples:
+            frame, rest = np.split(self._pending, [self._detector.frame_samples])
+            decisions = self._segmenter.push(frame.copy(), self._detector(frame))
+            self._pending = rest
+            events += self._report(decisions)
+        return events
 
     def _settle(self) -> list[Event]:
         """Decide about all audio that waits; what follows is not contiguous with it."""
+        events = self._take_frames()  # there are some only if an error or an interrupt ended a push early
         decisions: list[Decision] = []
         if self._pending.size:
             # The detector sees the last, shorter frame filled up with zeros; nobody else does.
@@ -180,18 +184,17 @@ class Stream:
             self._pending = np.empty(0, np.float32)
         decisions += self._segmenter.finish()
         self._detector.reset()
-        return self._report(decisions)
+        return events + self._report(decisions)
 
     def _report(self, decisions: list[Decision]) -> list[Event]:
         events: list[Event] = []
+        silence = sum(item.end_sample - item.start_sample for item in decisions if isinstance(item, Silence))
+        self._account = replace(self._account, silence_samples=self._account.silence_samples + silence)
         for decision in decisions:
-            if isinstance(decision, Silence):
-                silence = self._account.silence_samples + decision.end_sample - decision.start_sample
-                self._account = replace(self._account, silence_samples=silence)
-            elif isinstance(decision, SpeechOnset):
+            if isinstance(decision, SpeechOnset):
                 self._utterances += 1
                 events.append(SpeechStarted(self._utterances, decision.start_sample / SAMPLE_RATE_HZ))
-            else:
+            elif isinstance(decision, Utterance):
                 events.append(self._judge(decision))
                 # Silero's confidence decays on long streams. At a cut the speech goes on, and so does its state.
                 if not self._segmenter.is_open:
@@ -201,7 +204,11 @@ class Stream:
     def _judge(self, utterance: Utterance) -> Event:
         if utterance.too_short:
             return self._reject(utterance, "too_short")
-        judgement = self._recognizer.judge(utterance.samples, voice=self._voice, risk=self._risk)
+        try:
+            judgement = self._recognizer.judge(utterance.samples, voice=self._voice, risk=self._risk)
+        except Exception:
+            self._reject(utterance, "error")  # the event is lost with the call; the account must not be
+            raise
         if judgement.rejection is not None:
             return self._reject(utterance, judgement.rejection)
         classified = self._account.classified_samples + utterance.samples.size

@@ -19,12 +19,12 @@ class Chances:
     """Probability of each change for one clip."""
 
     speed: float = 0.3
-    room: float = 0.2
-    noise: float = 0.5
-    band: float = 0.2
+    room: float = 0.15
+    noise: float = 0.35
+    band: float = 0.15
     clip: float = 0.05
-    coarse: float = 0.1
-    pad: float = 0.4
+    coarse: float = 0.05
+    pad: float = 0.3
 
 
 @dataclass(frozen=True)

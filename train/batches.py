@@ -22,9 +22,9 @@ from train.text import ConstructedPairs, encode_batch
 class BatchShape:
     """How a batch is made up."""
 
-    speakers: int = 4
+    speakers: int = 8
     """Speakers in a batch."""
-    utterances: int = 8
+    utterances: int = 4
     """Utterances of each, in a random order that stands for time."""
     non_speech: int = 4
     """Rows of noise, tones and silence, whose right answer is no answer."""

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -45,11 +46,12 @@ class Trainer:
         self.settings = settings
         self.run = run
         self.model = Mdat(settings.model)
-        self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.optimiser.average_decay), use_buffers=True
-        )
+        self.average = AveragedModel(self.model, avg_fn=_running_average(settings.optimiser.average_decay), use_buffers=True)
+        # Reads the embedding alone, so that the encoder learns before the fusion does; it is not kept.
+        self.helper = nn.Linear(self.model.embedding_size, settings.model.classes)
+        parameters = [*self.model.parameters(), *self.helper.parameters()]
         self.optimiser = torch.optim.AdamW(
-            _decay_groups(self.model, settings.optimiser.weight_decay), lr=settings.optimiser.peak_learning_rate
+            _decay_groups(parameters, settings.optimiser.weight_decay), lr=settings.optimiser.peak_learning_rate
         )
         self.epoch = 0
         self.best = 0.0
@@ -57,6 +59,7 @@ class Trainer:
     def save(self) -> None:
         """Write last.safetensors: everything that the next epoch depends on."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"helper.{name}": value for name, value in self.helper.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         header = {"epoch": self.epoch, "best": self.best, "settings": asdict(self.settings)}
         save_checkpoint(self.run / "last.safetensors", tensors | flatten_optimizer(self.optimiser), header)
@@ -69,6 +72,7 @@ class Trainer:
         tensors, header = read_checkpoint(path)
         self.model.load_state_dict(_under("model.", tensors))
         self.average.load_state_dict(_under("average.", tensors))
+        self.helper.load_state_dict(_under("helper.", tensors))
         restore_optimizer(self.optimiser, tensors)
         self.epoch, self.best = int(str(header["epoch"])), float(str(header["best"]))
 
@@ -90,7 +94,7 @@ class Trainer:
         """Take one optimiser step and return the loss."""
         options = self.settings.optimiser
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
-            loss = batch_loss(self.model, batch, shape, options.label_smoothing)
+            loss = batch_loss(self.model, self.helper, batch, shape, options.label_smoothing)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), options.gradient_clip)
@@ -112,8 +116,8 @@ def learning_rate(done: float, options: Optimiser) -> float:
     return options.peak_learning_rate * 0.5 * (1.0 + math.cos(math.pi * rest))
 
 
-def batch_loss(model: Mdat, batch: Batch, shape: BatchShape, label_smoothing: float) -> Tensor:
-    """Return cross-entropy on speech plus, for non-speech, cross-entropy against no preference at all."""
+def batch_loss(model: Mdat, helper: nn.Module, batch: Batch, shape: BatchShape, label_smoothing: float) -> Tensor:
+    """Return cross-entropy on speech, of fusion and helper, plus, for non-speech, against no preference at all."""
     speech = shape.speakers * shape.utterances
     frames, embedding = model.listen(batch.audio)
     known = embedding[:speech].detach().float().reshape(shape.speakers, shape.utterances, -1)
@@ -121,6 +125,8 @@ def batch_loss(model: Mdat, batch: Batch, shape: BatchShape, label_smoothing: fl
     fresh = torch.zeros(len(batch.audio) - speech, voice.shape[1])
     logits = model.judge(frames, batch.text_ids, batch.text_mask, torch.cat([voice, fresh])).float()
     loss = nn.functional.cross_entropy(logits[:speech], batch.labels, label_smoothing=label_smoothing)
+    alone = helper(embedding[:speech]).float()
+    loss = loss + 0.3 * nn.functional.cross_entropy(alone, batch.labels, label_smoothing=label_smoothing)
     if shape.non_speech:
         nobody = -nn.functional.log_softmax(logits[speech:], dim=-1).mean(-1)
         loss = loss + 0.2 * nobody.mean()
@@ -143,9 +149,18 @@ def validation_ua(model: nn.Module, clips: list[Clip], audio: AudioCache) -> flo
     return unweighted_accuracy(confusion_matrix(truth, predicted, len(FOUR_CLASSES)))
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+def _running_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    def blend(average: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        # Early on the average must follow quickly, or it remembers the random start for ever.
+        keep = min(decay, (1.0 + float(steps)) / (10.0 + float(steps)))
+        return average * keep + current * (1.0 - keep)
+
+    return blend
+
+
+def _decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
@@ -179,6 +194,22 @@ def _source(settings: Settings, split: Split, audio: AudioCache, data: Path, run
     )
 
 
+def bill_of_materials(source: BatchSource) -> list[dict[str, object]]:
+    """Return what the weights are learnt from: one row a corpus, sentences and noises included."""
+    rows: list[dict[str, object]] = []
+    for corpus in sorted({clip.corpus for clip in source.clips}):
+        own = [clip for clip in source.clips if clip.corpus == corpus]
+        speakers = len({clip.speaker for clip in own})
+        rows.append({"corpus": corpus, "licence": own[0].licence, "utterances": len(own), "speakers": speakers})
+    sentences = sum(len(texts) for texts in source.pairs.by_emotion)
+    rows.append({"corpus": "GoEmotions (sentences)", "licence": "CC BY 4.0", "utterances": sentences, "speakers": 0})
+    noises = len(source.augmenter.noises)
+    rows.append({"corpus": "noise recordings", "licence": "CC0 or CC BY", "utterances": noises, "speakers": 0})
+    rooms = len(source.augmenter.rooms)
+    rows.append({"corpus": "room responses", "licence": "Apache-2.0 or MIT", "utterances": rooms, "speakers": 0})
+    return rows
+
+
 def train(settings: Settings, data: Path, run: Path) -> float:
     """Train to the last epoch and return the best validation UA."""
     run.mkdir(parents=True, exist_ok=True)
@@ -192,11 +223,18 @@ def train(settings: Settings, data: Path, run: Path) -> float:
     trainer.resume()
     while trainer.epoch < settings.optimiser.epochs:
         loss = trainer.train_epoch(source)
-        ua = validation_ua(trainer.average, split.validation, audio)
         trainer.epoch += 1
+        last = trainer.epoch == settings.optimiser.epochs
+        ua = validation_ua(trainer.average, split.validation, audio) if trainer.epoch % 2 == 0 or last else 0.0
         if ua > trainer.best:
             trainer.best = ua
-            header = {"epoch": trainer.epoch, "validation_ua": ua, "settings": asdict(settings), "speakers": speakers}
+            header = {
+                "epoch": trainer.epoch,
+                "validation_ua": ua,
+                "settings": asdict(settings),
+                "speakers": speakers,
+                "training_data": bill_of_materials(source),
+            }
             half = {n: t.half() if t.is_floating_point() else t for n, t in trainer.average.module.state_dict().items()}
             save_checkpoint(run / "best.safetensors", half, header)
         trainer.save()

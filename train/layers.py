@@ -34,30 +34,34 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        # One product for query, key and value: an integer kernel wants its input to have one reader.
+        self.project = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return x (B, T, D) mixed over valid keys; mask (B, T)."""
         batch, frames, width = x.shape
-        split = (batch, frames, self.heads, width // self.heads)
-        query = self.query(x).view(split).transpose(1, 2)  # (B, H, T, D/H)
-        key = self.key(x).view(split).permute(0, 2, 3, 1)  # (B, H, D/H, T)
-        value = self.value(x).view(split).transpose(1, 2)
-        scores = torch.matmul(query * (width // self.heads) ** -0.5, key)
+        split = (batch, frames, 3, self.heads, width // self.heads)
+        query, key, value = self.project(x).view(split).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D/H)
+        scores = torch.matmul(query * (width // self.heads) ** -0.5, key.transpose(-2, -1))
         weights = self.dropout(masked_softmax(scores, mask[:, None, None, :]))
         mixed = torch.matmul(weights, value).transpose(1, 2).reshape(batch, frames, width)
         return self.out(mixed)
 
 
 class TransformerLayer(nn.Module):
-    """One post-norm encoder layer: Y = LN(x + attention), Y' = LN(Y + feed-forward)."""
+    """One encoder layer: self-attention and a feed-forward part, each with a residual.
 
-    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
+    Post-norm (`pre_norm=False`) is Y = LN(x + attention(x)); pre-norm is Y = x + attention(LN(x)), which trains from
+    random weights without a careful warm-up.
+    """
+
+    def __init__(
+        self, width: int, heads: int, feed_forward: int, dropout: float, *, pre_norm: bool = False
+    ) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.attention = SelfAttention(width, heads, dropout)
         self.norm_attention = nn.LayerNorm(width)
         self.up = nn.Linear(width, feed_forward)
@@ -67,6 +71,11 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return x (B, T, D) after attention over valid keys and the feed-forward part."""
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.norm_attention(x), mask))
+            return x + self._feed_forward(self.norm_feed_forward(x))
         x = self.norm_attention(x + self.dropout(self.attention(x, mask)))
-        hidden = self.dropout(torch.relu(self.up(x)))
-        return self.norm_feed_forward(x + self.dropout(self.down(hidden)))
+        return self.norm_feed_forward(x + self._feed_forward(x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.down(self.dropout(torch.relu(self.up(x)))))

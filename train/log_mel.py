@@ -63,7 +63,8 @@ class LogMel(nn.Module):
         root_mean_square = torch.sqrt((audio * audio).mean(1, keepdim=True) + SILENCE_LEVEL**2)
         levelled = (audio * (LEVEL / root_mean_square)).unsqueeze(1)
         spectrum = nn.functional.conv1d(levelled, self.kernels, stride=HOP_SAMPLES)
-        cosine, sine = spectrum.chunk(2, dim=1)
+        bins = self.filters.shape[1]
+        cosine, sine = spectrum[:, :bins], spectrum[:, bins:]
         power = cosine * cosine + sine * sine  # (B, bins, T)
         mel = nn.functional.conv1d(power, self.filters)
         return (torch.log(mel + FLOOR) + 2.0) * 0.25

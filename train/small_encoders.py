@@ -44,7 +44,10 @@ class SpeechEncoder(nn.Module):
         )
         self.squeeze = nn.Conv1d(64 * (mels // 8), width, 1)
         self.blocks = nn.ModuleList(SeparableBlock(width, 7, dropout) for _ in range(blocks))
-        self.layers = nn.ModuleList(TransformerLayer(width, 4, 4 * width, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, 4, 4 * width, dropout, pre_norm=True) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return one vector for every 40 ms."""
@@ -57,7 +60,7 @@ class SpeechEncoder(nn.Module):
         mask = torch.ones_like(x[:, :, 0])
         for layer in self.layers:
             x = layer(x, mask)
-        return x
+        return self.norm(x)
 
 
 class SpecAugment(nn.Module):

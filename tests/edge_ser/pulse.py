@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -93,14 +94,19 @@ class PulseMicrophone:
     def _write(self) -> None:
         # Read and write, so that opening does not wait for the server and writing outlives it.
         pipe = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
+        # The server reads only while somebody records; the pipe must not store seconds until then.
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
         due_s = time.monotonic()
+        chunk = b""
         while not self._closing.is_set():
             due_s += CHUNK_S
             time.sleep(max(0.0, due_s - time.monotonic()))
+            chunk = chunk or self._next_chunk()
             try:
-                os.write(pipe, self._next_chunk())
+                os.write(pipe, chunk)
+                chunk = b""
             except BlockingIOError:
-                break
+                due_s = time.monotonic()
         os.close(pipe)
 
     def _next_chunk(self) -> bytes:

@@ -1,0 +1,112 @@
+"""The bundle's graph on the CPU, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ser.bundle import Bundle, Input, Output
+from edge_ser.errors import BackendUnavailableError, BundleError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_GRAPH_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+_ERRORS_ONLY = 3
+
+
+class OnnxGraph:
+    """An ONNX Runtime session whose inputs and outputs are those of the manifest."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Open the graph.
+
+        Args:
+            bundle: The bundle whose graph `model` is opened.
+            threads: Threads for one utterance.
+
+        Raises:
+            BackendUnavailableError: ONNX Runtime is not installed.
+            BundleError: The graph does not open or does not fit the manifest.
+        """
+        self._session = _open_session(bundle, threads)
+        self._outputs = [output.name for output in bundle.manifest.outputs]
+        self._threads = threads
+        _check_fit(self._session, bundle)
+
+    @property
+    def name(self) -> str:
+        """ONNX Runtime and its version."""
+        import onnxruntime
+
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    @property
+    def provider(self) -> str:
+        """CPU and the number of threads."""
+        return f"CPU, {self._threads} thread{'s' if self._threads > 1 else ''}"
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return the graph's outputs by name."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+
+
+def _open_session(bundle: Bundle, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as problem:
+        raise BackendUnavailableError(
+            f"onnxruntime is not importable here ({problem}); need it for every model; pip install onnxruntime"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS_ONLY
+    path = bundle.path(bundle.manifest.graphs["model"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as problem:  # ONNX Runtime's errors share no base but Exception.
+        raise BundleError(
+            f"{path} does not open in ONNX Runtime ({str(problem).splitlines()[0]}); need an ONNX graph; "
+            "export the bundle again: python export/to_onnx.py --help"
+        ) from None
+
+
+def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    graph_inputs = {node.name: node for node in session.get_inputs()}
+    graph_outputs = {node.name: node for node in session.get_outputs()}
+    if set(graph_inputs) != {item.name for item in manifest.inputs}:
+        _misfit(bundle, f"the graph's inputs are {_list(graph_inputs)}", _list(item.name for item in manifest.inputs))
+    if not set(graph_outputs) >= {item.name for item in manifest.outputs}:
+        _misfit(bundle, f"the graph's outputs are {_list(graph_outputs)}", _list(o.name for o in manifest.outputs))
+    items: list[Input | Output] = [*manifest.inputs, *manifest.outputs]
+    for item in items:
+        node = graph_inputs.get(item.name) or graph_outputs[item.name]
+        if node.type != _GRAPH_TYPES[item.dtype]:
+            _misfit(bundle, f"'{item.name}' is {node.type} in the graph", _GRAPH_TYPES[item.dtype])
+        if not _shapes_agree(tuple(node.shape or ()), item.shape):
+            _misfit(bundle, f"'{item.name}' has shape {list(node.shape)} in the graph", str(list(item.shape)))
+
+
+def _shapes_agree(graph: tuple[int | str | None, ...], manifest: tuple[int | str, ...]) -> bool:
+    # What the exporter could not tell has no number, or no shape at all.
+    if not graph:
+        return True
+    return len(graph) == len(manifest) and all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(graph, manifest, strict=True)
+    )
+
+
+def _list(names: Any) -> str:
+    return ", ".join(sorted(names))
+
+
+def _misfit(bundle: Bundle, got: str, need: str) -> None:
+    raise BundleError(
+        f"{bundle.folder}: {got}, the manifest says {need}; export the bundle again: python export/to_onnx.py --help"
+    )

@@ -1,0 +1,64 @@
+"""The command line: `edge-ser COMMAND`.
+
+Exit status: 0 done, 1 an error that the user can mend (one line on stderr), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import edge_ser
+from edge_ser.cli import bench, classify, devices, doctor, listen, models
+from edge_ser.cli.text import report
+
+_COMMANDS = (listen, classify, models, devices, doctor, bench)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status.
+
+    Args:
+        argv: The words after `edge-ser`; None takes the process's own.
+    """
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="edge-ser: %(message)s", level=logging.WARNING)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except edge_ser.EdgeSerError as error:
+        report(error)
+        return 1
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does.
+        _discard_output()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        report("the disk is full, the output needs space. Free some and run it again.")
+        return 1
+    return status
+
+
+def _discard_output() -> None:
+    # Python writes what is left when it exits, and would complain once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="edge-ser", description="Hears how something is said: one calibrated emotion per utterance, on the device."
+    )
+    parser.add_argument("--version", action="version", version=f"edge-ser {edge_ser.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser

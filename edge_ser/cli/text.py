@@ -1,0 +1,144 @@
+"""Events as lines that people read."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import TextIO
+
+from edge_ser.audio import SAMPLE_RATE_HZ
+from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, Summary
+
+BAR_COLUMNS = 10
+_MIN_BAR_COLUMNS = 4
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_DASH = "\N{EN DASH}"
+_REASONS = {
+    "too_short": "too short to judge",
+    "too_quiet": "too quiet to judge",
+    "clipped": "clipped, lower the input level",
+    "not_speech": "no speech",
+}
+
+
+def speaks_unicode(file: TextIO) -> bool:
+    """Return whether a file can take bars and dashes."""
+    try:
+        f"{_EIGHTHS}█{_DASH}".encode(file.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+class EventText:
+    """Turns events into lines of a certain width."""
+
+    def __init__(self, labels: Sequence[str], columns: int | None = None, unicode: bool = True) -> None:
+        """Prepare for a model and an output.
+
+        Args:
+            labels: The model's emotions; the longest sets the width of its column.
+            columns: Columns of the terminal; None does not wrap.
+            unicode: False uses ASCII only.
+        """
+        self._label_columns = max(len(label) for label in labels)
+        self._labels = len(labels)
+        self._columns = columns
+        self._unicode = unicode
+
+    def lines(self, event: Event) -> list[str]:
+        """Return the lines that say an event; an event that is no result has none."""
+        text = self._text(event)
+        if not text:
+            return []
+        if self._columns is None:
+            return [text]
+        return textwrap.wrap(text, max(10, self._columns), subsequent_indent="  ", drop_whitespace=True)
+
+    def _text(self, event: Event) -> str:
+        if isinstance(event, Emotion):
+            return f"{self.span(event.start_s, event.end_s)}  {self.answer(event)}"
+        if isinstance(event, Rejected):
+            return f"{self.span(event.start_s, event.end_s)}  ({self.reason(event)})"
+        if isinstance(event, Overflow):
+            return f"{clock(event.at_s)}  {_lost(event.dropped_samples)}"
+        if isinstance(event, DeviceLost):
+            return f"{clock(event.at_s)}  {event.device} went away"
+        if isinstance(event, DeviceRestored):
+            return f"{clock(event.at_s)}  {event.device} is back after {event.gap_s:.1f} s"
+        return summary(event) if isinstance(event, Summary) else ""
+
+    def span(self, start_s: float, end_s: float) -> str:
+        """Return from when to when, in minutes and seconds."""
+        return f"{clock(start_s)}{_DASH if self._unicode else '-'}{clock(end_s)}"
+
+    def answer(self, event: Emotion) -> str:
+        """Return the emotion, its confidence and a bar; or, if it is uncertain, what it may be."""
+        if event.uncertain:
+            return self._doubt(event.candidates)
+        answer = f"{event.emotion:<{self._label_columns}}  {event.confidence:.2f}"
+        used = len(self.span(event.start_s, event.end_s)) + 2 + len(answer) + 2
+        free = BAR_COLUMNS if self._columns is None else min(BAR_COLUMNS, self._columns - used)
+        return f"{answer}  {self.bar(event.confidence, free)}".rstrip() if free >= _MIN_BAR_COLUMNS else answer
+
+    def _doubt(self, candidates: Sequence[str]) -> str:
+        if len(candidates) == self._labels and self._labels > 2:
+            return "? unclear"
+        *first, last = candidates
+        return f"? {', '.join(first)} or {last}" if first else f"? {last}"
+
+    def reason(self, event: Rejected) -> str:
+        """Return in words why an utterance was not judged."""
+        return _REASONS.get(event.reason, event.reason)
+
+    def bar(self, share: float, columns: int) -> str:
+        """Return a bar whose full length is `columns`, without spaces after it."""
+        eighths = round(min(1.0, max(0.0, share)) * columns * 8)
+        if not self._unicode:
+            return "#" * round(eighths / 8)
+        return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
+
+
+def clock(seconds: float) -> str:
+    """Return `00:03.2`, or `1:00:03.2` from an hour on."""
+    tenths = round(seconds * 10)
+    minutes, tenths = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    short = f"{minutes:02}:{tenths // 10:02}.{tenths % 10}"
+    return f"{hours}:{short}" if hours else short
+
+
+def summary(event: Summary) -> str:
+    """Return where the audio went, in one sentence."""
+    ledger = event.ledger
+    parts = [f"{_seconds(ledger.classified_samples)} judged", f"{_seconds(ledger.silence_samples)} silence"]
+    if ledger.rejected_samples:
+        parts.append(f"{_seconds(ledger.rejected_samples)} rejected")
+    if ledger.dropped_samples:
+        parts.append(f"{_seconds(ledger.dropped_samples)} lost")
+    if ledger.device_gap_s:
+        parts.append(f"{ledger.device_gap_s:.1f} s without a microphone")
+    utterances = "1 utterance" if event.utterances == 1 else f"{event.utterances} utterances"
+    return f"{utterances} in {event.duration_s:.1f} s: {', '.join(parts)}"
+
+
+def _seconds(samples: int) -> str:
+    return f"{samples / SAMPLE_RATE_HZ:.1f} s"
+
+
+def _lost(dropped_samples: int) -> str:
+    return f"{_seconds(dropped_samples)} of audio lost" if dropped_samples else "some audio lost by the device"
+
+
+def is_terminal(file: TextIO) -> bool:
+    """Return whether a person reads along."""
+    try:
+        return file.isatty()
+    except ValueError:
+        return False
+
+
+def report(message: object) -> None:
+    """Say something to the person, on stderr, in one line."""
+    print(f"edge-ser: {' '.join(str(message).split())}", file=sys.stderr, flush=True)

@@ -1,0 +1,158 @@
+"""Fixtures that more than one shelf needs."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parent.parent
+EMOTIONS = ("angry", "happy", "neutral", "sad")
+PITCH = {"angry": 1.5, "happy": 1.9, "neutral": 1.0, "sad": 0.8}
+RATE_HZ = {"angry": 6.0, "happy": 5.0, "neutral": 3.5, "sad": 2.0}
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def corpora() -> Path:
+    """The real corpora; tests that need them say so where there are none."""
+    folder = os.environ.get("EDGE_SER_DATA")
+    if not folder:
+        pytest.skip("EDGE_SER_DATA is not set: set it to the folder that holds speech/manifest.csv")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole data folder, synthesised: 16 speakers of two corpora, noise, a room and sentences."""
+    folder = tmp_path_factory.mktemp("miniature")
+    rng = np.random.default_rng(0)
+    (folder / "speech").mkdir()
+    rows = [
+        _write_clip(folder / "speech", corpus, speaker, emotion, take, rng)
+        for corpus, speakers in (("alpha", 12), ("beta", 4))
+        for speaker in range(speakers)
+        for emotion in EMOTIONS
+        for take in range(2)
+    ]
+    _write_csv(folder / "speech" / "manifest.csv", rows)
+    for name, sounds in (("noise", 5), ("rir", 5)):
+        (folder / name).mkdir()
+        listed = []
+        for place in range(sounds):
+            length = 16_000 if name == "noise" else 1_600
+            wave = rng.standard_normal(length) * 0.05 * np.exp(-np.arange(length) / (length if name == "noise" else 200))
+            soundfile.write(folder / name / f"{place}.wav", wave, 16_000)
+            listed.append({"path": f"{place}.wav"})
+        _write_csv(folder / name / f"{name}.csv", listed)
+    (folder / "text").mkdir()
+    words = {"angry": "hate this", "happy": "love it", "neutral": "the table", "sad": "miss you"}
+    sentences = [
+        {"split": split, "text": f"{words[emotion]} number {place}", "emotion4": emotion}
+        for split in ("train", "dev", "test")
+        for emotion in EMOTIONS
+        for place in range(10)
+    ]
+    with gzip.open(folder / "text" / "goemotions.csv.gz", "wt", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["split", "text", "emotion4"])
+        writer.writeheader()
+        writer.writerows(sentences)
+    return folder
+
+
+def _write_clip(
+    folder: Path, corpus: str, speaker: int, emotion: str, take: int, rng: np.random.Generator
+) -> dict[str, object]:
+    name = f"{corpus}_{speaker:02d}_{emotion}_{take}.wav"
+    duration_s = float(rng.uniform(0.7, 1.1))
+    time_s = np.arange(int(duration_s * 16_000)) / 16_000
+    pitch_hz = (110.0 + 8.0 * speaker) * PITCH[emotion]
+    phase = 2.0 * np.pi * np.cumsum(pitch_hz * (1.0 + 0.05 * np.sin(2 * np.pi * 3 * time_s))) / 16_000
+    voice = sum(np.sin(phase * harmonic) / harmonic for harmonic in range(1, 8))
+    syllables = 0.5 - 0.5 * np.cos(2.0 * np.pi * RATE_HZ[emotion] * time_s)
+    soundfile.write(folder / name, 0.1 * voice * syllables + 0.001 * rng.standard_normal(len(time_s)), 16_000)
+    return {
+        "path": name,
+        "corpus": corpus,
+        "language": "xx",
+        "speaker": f"{corpus}_{speaker:02d}",
+        "gender": "fm"[speaker % 2],
+        "emotion4": emotion,
+        "transcript": "the table number one",
+        "duration_s": f"{duration_s:.3f}",
+        "licence": "none",
+    }
+
+
+def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+SETTINGS = """
+system = "mdat"
+name = "tiny"
+corpora = ["alpha", "beta"]
+validation_fraction = 0.2
+test_fraction = 0.2
+seed = 3
+
+[model]
+mels = 16
+speech_width = 16
+speech_blocks = 1
+speech_layers = 1
+vocabulary = 300
+text_width = 16
+unit = 8
+feed_forward = 16
+
+[optimiser]
+epochs = 2
+peak_learning_rate = 3e-3
+precision = "float32"
+"""
+
+
+@pytest.fixture(scope="session")
+def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Settings of a run that takes seconds."""
+    path = tmp_path_factory.mktemp("settings") / "tiny.toml"
+    path.write_text(SETTINGS, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(miniature: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the workshop."""
+    pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
+    from train.finetune import main
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main([str(settings_file), "--data", str(miniature), "--run", str(run), "--threads", "1"]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def fp32_bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's model as an fp32 bundle."""
+    pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
+    from export.to_onnx import main
+    from train.keep import keep
+
+    folder = tmp_path_factory.mktemp("bundles")
+    checkpoint = keep(finished_run, folder / "checkpoints")
+    assert main([str(checkpoint), "--out", str(folder / "tiny")]) == 0
+    return folder / "tiny"

@@ -1,0 +1,88 @@
+"""What a person sees: real terminals, wide, narrow and dumb."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from edge_ser.testing import write_tiny_bundle
+
+ROOT = Path(__file__).parents[2]
+CONVERSATION = ROOT / "examples" / "conversation.flac"
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x09\x0b\x0c\x0e-\x1f]")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+def in_terminal(words: list[str], columns: int, term: str = "xterm-256color") -> str:
+    """Run a command with all its streams on a terminal; return all it wrote."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    settings = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_ser", *words],
+        stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**environment, "TERM": term},
+    )  # fmt: skip
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            written += os.read(ours, 65_536)
+        except OSError:  # Linux says EIO when the last writer has closed its end.
+            break
+    os.close(ours)
+    process.wait(20)
+    return written.decode()
+
+
+def test_a_wide_terminal_shows_a_live_line_and_keeps_the_results(tiny: str) -> None:
+    words = ["listen", "--model", tiny, "--input", str(CONVERSATION)]
+    written = in_terminal(words, 100)
+    text = CONTROL_CODES.sub("", written)
+
+    results = [line for line in text.splitlines() if re.match(r"\d\d:\d\d\.\d\W\d\d:", line)]
+    assert len(results) == 6
+    assert text.count("6 utterances in 21.1 s") == 1
+    assert written.count(" dB  ") > 6
+    assert written.rindex("\x1b[2K") > written.rindex(" dB  "), "the live line must be erased at the end"
+    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor must be shown again"
+
+
+@pytest.mark.parametrize(("columns", "term"), [(40, "xterm-256color"), (100, "dumb")])
+def test_a_narrow_or_dumb_terminal_shows_plain_lines_that_fit(tiny: str, columns: int, term: str) -> None:
+    for command in (["listen", "--model", tiny, "--input"], ["classify", "--model", tiny]):
+        written = in_terminal([*command, str(CONVERSATION)], columns, term)
+        lines = written.replace("\r\n", "\n").splitlines()
+
+        assert CONTROL_CODES.findall(written.replace("\r\n", "\n")) == []
+        results = [line for line in lines if str(CONVERSATION) != line]
+        assert len(results) >= 6
+        assert max(len(line) for line in results) <= columns
+
+
+def test_a_bar_shows_on_a_terminal_and_leaves_the_rows_alone(tiny: str, tmp_path: Path) -> None:
+    for name in ("a.flac", "b.flac"):
+        (tmp_path / name).write_bytes(CONVERSATION.read_bytes())
+    written = in_terminal(["classify", "--model", tiny, str(tmp_path)], 160)
+
+    assert "1/2" in written
+    rows = [line for line in CONTROL_CODES.sub("", written).splitlines() if ".flac  " in line]
+    assert len(rows) == 12
+
+
+def test_reading_a_terminal_as_audio_is_refused(tiny: str) -> None:
+    written = in_terminal(["listen", "--model", tiny, "--input", "-"], 200)
+    assert written.startswith("edge-ser: stdin is a terminal")

@@ -1,0 +1,353 @@
+"""A stream gives the same events for any chunking, and accounts for every sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_ser.errors import AudioDeviceError, AudioFormatError, ConfigError
+from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, SpeechStarted, Summary
+from edge_ser.segmenter import SegmenterOptions
+from edge_ser.stream import Stream
+from edge_ser.vad import SileroDetector
+from edge_ser.voice import VoiceProfile
+from tests.edge_ser.fakes import (
+    RATE_HZ,
+    FakeRecognizer,
+    ScriptedDetector,
+    scripted_audio,
+    voice_like,
+    without_latency,
+)
+
+SMALL = SegmenterOptions(max_utterance_s=2.0, cut_search_s=0.8)
+
+scripts = st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.5)), max_size=7)
+cuts = st.lists(st.floats(0.0, 1.0), max_size=12)
+
+
+def new_stream(recognizer: FakeRecognizer | None = None, **settings) -> Stream:
+    settings = {"detector": ScriptedDetector(), "options": SMALL, **settings}
+    return Stream(recognizer or FakeRecognizer(), **settings)
+
+
+def chunks_of(samples: np.ndarray, shares: list[float]) -> list[np.ndarray]:
+    return np.split(samples, sorted(int(share * samples.size) for share in shares))
+
+
+def whole(stream: Stream, samples: np.ndarray) -> list[Event]:
+    return stream.push(samples) + stream.finish()
+
+
+def of_type(events: list[Event], *types: type) -> list[Event]:
+    return [event for event in events if isinstance(event, types)]
+
+
+@given(script=scripts, shares=cuts)
+@settings(max_examples=60, deadline=None)
+def test_chunk_size_never_changes_an_event(script, shares):
+    samples = scripted_audio(script)
+    stream = new_stream()
+    chunked = [event for chunk in chunks_of(samples, shares) for event in stream.push(chunk)] + stream.finish()
+    assert without_latency(chunked) == without_latency(whole(new_stream(), samples))
+
+
+@given(script=scripts, shares=cuts, dropped=st.integers(0, 5000))
+@settings(max_examples=60, deadline=None)
+def test_ledger_balances_at_any_moment_and_holds_every_sample_at_the_end(script, shares, dropped):
+    samples = scripted_audio(script)
+    stream = new_stream()
+    pushed = 0
+    for chunk in chunks_of(samples, shares):
+        stream.push(chunk)
+        pushed += chunk.size
+        assert stream.ledger.balances
+        assert stream.ledger.captured_samples <= pushed
+    stream.record_overflow(dropped)
+    assert stream.ledger.balances
+    *_, summary = stream.finish()
+    assert summary.ledger == stream.ledger
+    assert summary.ledger.balances
+    assert summary.ledger.captured_samples == samples.size + dropped
+    assert summary.duration_s == (samples.size + dropped) / RATE_HZ
+
+
+@given(script=scripts)
+@settings(max_examples=60, deadline=None)
+def test_the_ledger_is_the_sum_of_the_events_and_the_model_heard_their_samples(script):
+    samples = scripted_audio(script)
+    recognizer = FakeRecognizer()
+    *events, summary = whole(new_stream(recognizer), samples)
+    classified = of_type(events, Emotion)
+    spans = [slice(round(event.start_s * RATE_HZ), round(event.end_s * RATE_HZ)) for event in classified]
+    for span, heard in zip(spans, recognizer.heard, strict=True):
+        np.testing.assert_array_equal(heard, samples[span])
+    assert summary.ledger.classified_samples == sum(heard.size for heard in recognizer.heard)
+    rejected_s = sum(event.end_s - event.start_s for event in of_type(events, Rejected))
+    assert summary.ledger.rejected_samples == round(rejected_s * RATE_HZ)
+    assert summary.utterances == len(of_type(events, Emotion, Rejected))
+
+
+@given(script=scripts)
+@settings(max_examples=60, deadline=None)
+def test_utterances_are_numbered_and_each_is_opened_once_and_answered_once(script):
+    events = whole(new_stream(), scripted_audio(script))
+    spoken = of_type(events, SpeechStarted, Emotion, Rejected)
+    assert [event.utterance for event in spoken] == [1 + index // 2 for index in range(len(spoken))]
+    for started, answer in zip(spoken[::2], spoken[1::2], strict=True):
+        assert isinstance(started, SpeechStarted)
+        assert isinstance(answer, Emotion | Rejected)
+        assert started.start_s == answer.start_s
+    assert [isinstance(event, Summary) for event in events].index(True) == len(events) - 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 5.0])
+def test_silence_gives_a_summary_only(seconds):
+    events = whole(new_stream(), scripted_audio([(False, seconds)]))
+    (summary,) = events
+    assert summary.ledger.silence_samples == round(seconds * RATE_HZ)
+
+
+def test_speech_is_announced_while_it_lasts():
+    stream = new_stream()
+    assert stream.push(scripted_audio([(False, 1.0), (True, 0.1)])) == [SpeechStarted(1, 15872 / RATE_HZ - 0.3)]
+
+
+def test_long_speech_loses_nothing():
+    samples = scripted_audio([(True, 7.3)])
+    recognizer = FakeRecognizer()
+    events = whole(new_stream(recognizer), samples)
+    assert len(of_type(events, Emotion)) >= 4
+    np.testing.assert_array_equal(np.concatenate(recognizer.heard), samples)
+
+
+def test_utterances_are_no_longer_than_the_model_takes():
+    recognizer = FakeRecognizer(max_duration_s=4.0)
+    whole(new_stream(recognizer, options=None), scripted_audio([(True, 9.0)]))
+    assert max(heard.size for heard in recognizer.heard) <= 4.0 * RATE_HZ
+
+
+def test_int16_and_float_give_the_same_events():
+    samples = (scripted_audio([(False, 0.5), (True, 1.0), (False, 1.0)]) * 32767).astype(np.int16)
+    as_float = samples.astype(np.float64) / 32768
+    assert without_latency(whole(new_stream(), samples)) == without_latency(whole(new_stream(), as_float))
+
+
+def test_the_stream_keeps_no_view_of_a_chunk():
+    chunk = scripted_audio([(True, 1.0)])
+    recognizer = FakeRecognizer()
+    stream = new_stream(recognizer)
+    stream.push(chunk)
+    heard = chunk.copy()
+    chunk[:] = 0
+    stream.finish()
+    np.testing.assert_array_equal(recognizer.heard[0], heard)
+
+
+def test_too_little_speech_is_rejected_without_asking_the_model():
+    recognizer = FakeRecognizer()
+    events = whole(new_stream(recognizer), scripted_audio([(False, 1.0), (True, 0.1), (False, 1.0)]))
+    (rejected,) = of_type(events, Rejected)
+    assert rejected.reason == "too_short"
+    assert recognizer.heard == []
+
+
+def test_what_the_model_rejects_is_rejected():
+    stream = new_stream(FakeRecognizer(rejection="clipped"))
+    events = whole(stream, scripted_audio([(False, 1.0), (True, 1.0), (False, 1.0)]))
+    (rejected,) = of_type(events, Rejected)
+    assert rejected.reason == "clipped"
+    assert stream.ledger.rejected_samples == round((rejected.end_s - rejected.start_s) * RATE_HZ)
+    assert stream.ledger.classified_samples == 0
+    assert stream.voice.utterances == 0
+
+
+def test_the_voice_is_learnt_and_used():
+    voice = VoiceProfile()
+    stream = new_stream(voice=voice)
+    events = whole(stream, scripted_audio([(True, 1.0), (False, 1.0)] * 3))
+    assert [event.voice_utterances for event in of_type(events, Emotion)] == [0, 1, 2]
+    assert stream.voice is voice
+    assert voice.utterances == 3
+
+
+def test_a_stream_without_a_voice_starts_a_fresh_one():
+    first, second = new_stream(), new_stream()
+    assert first.voice.utterances == 0
+    assert first.voice is not second.voice
+
+
+def test_the_risk_reaches_the_model():
+    recognizer = FakeRecognizer()
+    whole(new_stream(recognizer, risk=0.05), scripted_audio([(True, 1.0)]))
+    assert recognizer.risks == [0.05]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.array([0.0, np.nan], np.float32),
+        np.array([np.inf], np.float32),
+        np.zeros((2, 2), np.float32),
+        np.zeros(4, np.int32),
+        np.array(["a"]),
+    ],
+)
+def test_unusable_audio_is_refused_and_changes_nothing(wrong):
+    samples = scripted_audio([(False, 0.5), (True, 1.01), (False, 0.2)])
+    stream = new_stream()
+    events = stream.push(samples[:9000])
+    before = stream.ledger
+    with pytest.raises(AudioFormatError):
+        stream.push(wrong)
+    assert stream.ledger == before
+    events += stream.push(samples[9000:]) + stream.finish()
+    assert without_latency(events) == without_latency(whole(new_stream(), samples))
+
+
+def test_a_finished_stream_takes_nothing_and_says_nothing():
+    stream = new_stream()
+    stream.finish()
+    with pytest.raises(ConfigError, match="finished"):
+        stream.push(np.zeros(10, np.float32))
+    with pytest.raises(ConfigError, match="finished"):
+        stream.record_overflow(1)
+    assert stream.finish() == []
+
+
+def test_a_model_that_fails_loses_no_sample():
+    samples = scripted_audio([(True, 1.0), (False, 1.0)])
+    stream = new_stream(FakeRecognizer(error=ConfigError("another model's voice")))
+    with pytest.raises(ConfigError, match="another model's voice"):
+        stream.push(samples)
+    *_, summary = stream.finish()
+    assert summary.ledger.balances
+    assert summary.ledger.captured_samples == samples.size
+    assert summary.ledger.rejected_samples > 0
+
+
+def test_the_detector_is_reset_where_speech_ends_and_not_where_it_is_cut():
+    detector = ScriptedDetector()
+    stream = new_stream(detector=detector)
+    stream.push(scripted_audio([(True, 5.0)]))
+    assert detector.resets == 0
+    stream.push(scripted_audio([(False, 1.0)]))
+    assert detector.resets == 1
+
+
+def test_an_overflow_closes_the_utterance_and_moves_the_clock():
+    stream = new_stream()
+    events = stream.push(scripted_audio([(True, 1.0)]))
+    events += stream.record_overflow(8000, estimated_s=0.25)
+    events += stream.push(scripted_audio([(True, 1.0)])) + stream.finish()
+    kinds = [type(event) for event in events]
+    assert kinds == [SpeechStarted, Emotion, Overflow, SpeechStarted, Emotion, Summary]
+    assert (events[1].end_s, events[2]) == (1.0, Overflow(1.0, 8000))
+    assert (events[3].start_s, events[4].end_s, events[5].duration_s) == (1.5, 2.5, 2.5)
+    ledger = events[5].ledger
+    assert (ledger.dropped_samples, ledger.captured_samples, ledger.overflow_estimated_s) == (8000, 40_000, 0.25)
+    assert ledger.balances
+
+
+@pytest.mark.parametrize("loss", [{"dropped_samples": -1}, {"dropped_samples": 0, "estimated_s": -0.1}])
+def test_a_negative_loss_is_refused(loss):
+    with pytest.raises(ConfigError, match="0 or more"):
+        new_stream().record_overflow(**loss)
+
+
+def test_listen_records_what_happens_to_the_device():
+    speech = scripted_audio([(True, 1.0)])
+    source = [
+        speech,
+        DeviceLost(99.0, "usb"),
+        DeviceRestored(99.0, "usb", 1.5),
+        speech,
+        Overflow(99.0, 160),
+        speech[:0],
+    ]
+    events = list(new_stream().listen(source))
+    assert [event.to_dict()["type"] for event in events] == [
+        *("speech_started", "emotion", "device_lost", "device_restored"),
+        *("speech_started", "emotion", "overflow", "summary"),
+    ]
+    assert events[2:4] == [DeviceLost(1.0, "usb"), DeviceRestored(1.0, "usb", 1.5)]
+    assert events[6] == Overflow(2.0, 160)
+    assert (events[7].ledger.device_gap_s, events[7].ledger.dropped_samples) == (1.5, 160)
+    assert events[7].ledger.balances
+
+
+def test_listen_gives_what_push_and_finish_give():
+    samples = scripted_audio([(False, 0.4), (True, 1.0), (False, 1.0), (True, 0.8)])
+    listened = list(new_stream().listen(iter(np.split(samples, 10))))
+    assert without_latency(listened) == without_latency(whole(new_stream(), samples))
+
+
+def test_a_source_that_fails_still_gets_its_summary():
+    def source():
+        yield scripted_audio([(True, 1.0)])
+        raise AudioDeviceError("unplugged")
+
+    events: list[Event] = []
+    with pytest.raises(AudioDeviceError, match="unplugged"):
+        for event in new_stream().listen(source()):
+            events.append(event)
+    assert [type(event) for event in events] == [SpeechStarted, Emotion, Summary]
+
+
+def test_the_caller_finishes_after_an_interrupt():
+    def source():
+        yield scripted_audio([(True, 1.0)])
+        raise KeyboardInterrupt
+
+    stream = new_stream()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream.listen(source()))
+    assert [type(event) for event in stream.finish()] == [Emotion, Summary]
+
+
+class InterruptedDetector(ScriptedDetector):
+    """Ctrl-C arrives while it works on the 51st frame."""
+
+    def __call__(self, frame):
+        probability = super().__call__(frame)
+        if self.frames == 51:
+            raise KeyboardInterrupt
+        return probability
+
+
+def test_an_interrupted_push_loses_nothing():
+    samples = scripted_audio([(False, 1.0), (True, 1.0), (False, 2.0), (True, 1.0)])
+    stream = new_stream(detector=InterruptedDetector())
+    with pytest.raises(KeyboardInterrupt):
+        stream.push(samples)
+    assert stream.ledger.balances
+    *events, summary = stream.finish()
+    assert len(of_type(events, Emotion)) == 2
+    assert summary.ledger.balances
+    assert summary.ledger.captured_samples == samples.size
+
+
+@pytest.fixture(scope="module")
+def conversation() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    pause = 0.0005 * rng.standard_normal(RATE_HZ).astype(np.float32)
+    return np.concatenate([pause, voice_like(1.5), pause, pause, voice_like(2.0, -60.0, seed=1), pause, pause[:333]])
+
+
+@pytest.mark.parametrize("chunk_samples", [37, 512, 16_000])
+def test_silero_gives_the_same_events_for_any_chunk_size(conversation, chunk_samples):
+    stream = new_stream(detector=SileroDetector())
+    chunks = np.split(conversation, range(chunk_samples, conversation.size, chunk_samples))
+    events = [event for chunk in chunks for event in stream.push(chunk)] + stream.finish()
+    expected = whole(new_stream(detector=SileroDetector()), conversation)
+    assert without_latency(events) == without_latency(expected)
+    assert len(of_type(events, Emotion)) >= 1
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4, 1e-3, 0.03, 0.3])
+def test_silence_and_noise_give_no_emotion(level):
+    noise = (level * np.random.default_rng(5).standard_normal(10 * RATE_HZ)).clip(-1, 1)
+    events = whole(new_stream(detector=SileroDetector(), options=None), noise)
+    assert of_type(events, Emotion) == []

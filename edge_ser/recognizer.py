@@ -191,7 +191,6 @@ class EmotionRecognizer:
         """
         started_s = time.perf_counter()
         calibration = self._bundle.manifest.calibration
-        calibration.row(risk)
         utterance = as_samples(samples)
         rejection = self._rejection(utterance)
         answer = self._answer(utterance, transcript, voice)

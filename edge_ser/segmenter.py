@@ -181,7 +181,6 @@ class Segmenter:
         held = self.undecided_samples
         utterance = self._take_utterance(min(held - self._silent_samples + self._post_roll, held, self._max_utterance))
         self._is_open = self._is_continued = False
-        self._silent_samples = 0
         return utterance
 
     def _quietest_sample(self) -> int:

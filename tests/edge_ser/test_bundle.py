@@ -215,6 +215,13 @@ def test_a_mutated_manifest_opens_or_is_a_plain_error(data: st.DataObject, value
         assert Manifest.from_json(read.to_json().encode(), "here") == read
 
 
+@pytest.mark.parametrize("constant", [float("nan"), float("inf")])
+def test_what_json_does_not_know_is_refused_in_free_fields_too(folder: Path, constant: float) -> None:
+    put_manifest(folder, {**manifest_of(folder), "metrics": {"ua": constant}})
+    with pytest.raises(BundleError, match="not valid JSON"):
+        Bundle.open(folder)
+
+
 def test_nesting_without_end_is_a_plain_error() -> None:
     with pytest.raises(BundleError, match="not valid JSON"):
         Manifest.from_json(b"[" * 200_000, "here")

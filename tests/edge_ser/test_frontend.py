@@ -1,5 +1,6 @@
 """The front end: what a graph is told of samples, transcript and voice."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,24 @@ def test_a_blank_transcript_is_no_text(bundle: Bundle, blank: str | None) -> Non
     inputs = front_end.inputs(SAMPLES, blank)
     assert inputs["text_ids"].tolist() == inputs["text_mask"].tolist() == [[0]]
     assert not front_end.uses_text(inputs)
+
+
+def test_a_blank_transcript_is_no_text_even_to_a_tokenizer_that_marks_the_beginning(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    tokenizer = json.loads(bundle.read("tokenizer.json"))
+    begin = [{"SpecialToken": {"id": "[UNK]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    special = {"[UNK]": {"id": "[UNK]", "ids": [0], "tokens": ["[UNK]"]}}
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": begin,
+        "pair": [*begin, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": special,
+    }
+    files = {"model.onnx": bundle.read("model.onnx"), "tokenizer.json": json.dumps(tokenizer).encode()}
+    front_end = FrontEnd(Bundle.write(tmp_path / "b", bundle.manifest, files))
+    assert front_end.inputs(SAMPLES, "happy")["text_ids"].tolist() == [[0, 5]]
+    assert not front_end.uses_text(front_end.inputs(SAMPLES, "  "))
 
 
 @given(transcript=st.text(st.characters(exclude_categories=()), max_size=80))

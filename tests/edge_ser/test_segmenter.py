@@ -157,9 +157,10 @@ def test_what_the_hangover_leaves_is_the_pre_roll_of_the_next_utterance():
     assert second.start_sample == max(first.end_sample, 36 * 512 - 4800) > first.end_sample - 1
 
 
-@pytest.mark.parametrize(("pause_frames", "utterances"), [(14, 1), (15, 1), (16, 2)])
+@pytest.mark.parametrize(("pause_frames", "utterances"), [(23, 1), (24, 1), (25, 2)])
 def test_only_a_pause_as_long_as_the_hangover_ends_an_utterance(pause_frames, utterances):
-    decisions, _, _ = run([1.0] * 10 + [0.0] * pause_frames + [1.0] * 10, SegmenterOptions())
+    probabilities = [1.0] * 15 + [0.0] * pause_frames + [1.0] * 15
+    decisions, _, _ = run(probabilities, SegmenterOptions(), frame_samples=320, last_samples=320)
     assert len(utterances_of(decisions)) == utterances
 
 
@@ -201,6 +202,21 @@ def test_the_end_of_long_speech_is_an_utterance_however_short(extra_frames):
     assert rest.start_sample == first.end_sample
     assert not rest.too_short
     assert rest.samples.size >= options.min_speech_s * RATE_HZ
+
+
+def test_after_a_cut_one_more_frame_is_enough_and_after_its_end_it_is_not():
+    options = SegmenterOptions()
+    limit_frames = int(options.max_utterance_s * RATE_HZ) // 512
+    probabilities = [1.0] * (limit_frames - 10) + [0.0] * 10 + [1.0] + [0.0] * 30 + [1.0] + [0.0] * 30
+    rng = np.random.default_rng(2)
+    segmenter = Segmenter(options)
+    decisions: list[Decision] = []
+    for probability in probabilities:
+        level = 0.5 if probability else 0.01
+        decisions += segmenter.push(rng.uniform(-level, level, 512).astype(np.float32), probability)
+    utterances = utterances_of(decisions)
+    assert [utterance.speech_samples for utterance in utterances[1:]] == [512, 512]
+    assert [utterance.too_short for utterance in utterances] == [False, False, True]
 
 
 def test_speech_that_ends_at_the_limit_is_not_cut():

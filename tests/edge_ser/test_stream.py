@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,6 +146,16 @@ def test_the_stream_keeps_no_view_of_a_chunk():
     chunk[:] = 0
     stream.finish()
     np.testing.assert_array_equal(recognizer.heard[0], heard)
+
+
+def test_a_long_chunk_is_not_kept():
+    stream = new_stream()
+    silence = np.zeros(60 * RATE_HZ + 100, np.float32)
+    tracemalloc.start()
+    stream.push(silence)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < silence.nbytes / 10
 
 
 def test_too_little_speech_is_rejected_without_asking_the_model():

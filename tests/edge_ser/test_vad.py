@@ -87,7 +87,7 @@ def test_the_network_rests_in_silence_and_only_there(monkeypatch):
     in_silence = len(asked)
     assert in_silence <= SileroDetector._QUIET_FRAMES_TO_REST + 1
     answers(detector, voice_like(1.024))
-    assert len(asked) - in_silence == 32 + SileroDetector._REPLAYED_FRAMES
+    assert len(asked) - in_silence == 32 + 4
 
 
 class CountedNetwork:

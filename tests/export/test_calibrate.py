@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
+
+from edge_ser.metrics import expected_calibration_error  # noqa: E402
+from export.calibrate import RISKS, fit_calibration, negative_log_likelihood  # noqa: E402
+
+
+def overconfident(clips: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(size=(clips, 4)) * 1.5
+    shares = np.exp(honest) / np.exp(honest).sum(1, keepdims=True)
+    truth = np.array([rng.choice(4, p=row) for row in shares])
+    return honest * 3.0, truth
+
+
+def test_temperature_undoes_overconfidence_for_people_it_was_not_fitted_on() -> None:
+    calibration = fit_calibration(*overconfident(2000, 0), np.zeros((0, 4)))
+    assert calibration.temperature == pytest.approx(3.0, rel=0.15)
+    logits, truth = overconfident(2000, 1)
+    raw = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    after = expected_calibration_error(calibration.probabilities(logits), truth)
+    assert after < 0.06 and after < 0.4 * expected_calibration_error(raw, truth)
+
+
+def test_certain_answers_keep_their_risk_on_new_data() -> None:
+    calibration = fit_calibration(*overconfident(4000, 0), np.zeros((0, 4)))
+    logits, truth = overconfident(4000, 1)
+    probabilities = calibration.probabilities(logits)
+    for row in calibration.risks:
+        certain = probabilities.max(1) >= row.min_confidence
+        if certain.sum() > 200:
+            assert np.mean(probabilities.argmax(1)[certain] != truth[certain]) <= row.risk + 0.03
+        sets = probabilities >= row.min_probability
+        assert np.mean(~sets[np.arange(len(truth)), truth]) <= row.risk + 0.02
+
+
+def test_a_stricter_risk_never_answers_more() -> None:
+    rows = fit_calibration(*overconfident(1000, 0), np.zeros((0, 4))).risks
+    assert [row.risk for row in rows] == list(RISKS)
+    assert all(a.min_confidence >= b.min_confidence for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a.min_probability <= b.min_probability for a, b in zip(rows, rows[1:], strict=False))
+
+
+def test_confident_answers_to_noise_raise_the_bar() -> None:
+    logits, truth = overconfident(1000, 0)
+    noise = np.tile([9.0, 0.0, 0.0, 0.0], (50, 1))
+    calibration = fit_calibration(logits, truth, noise)
+    assert calibration.risks[-1].min_confidence >= calibration.probabilities(noise).max() - 1e-9
+
+
+def test_a_hopeless_model_is_never_certain() -> None:
+    rng = np.random.default_rng(0)
+    calibration = fit_calibration(rng.normal(size=(400, 4)), rng.integers(0, 4, 400), np.zeros((0, 4)))
+    assert calibration.risks[0].min_confidence == 1.0
+
+
+def test_negative_log_likelihood_of_no_preference_is_log_of_classes() -> None:
+    assert negative_log_likelihood(np.zeros((3, 4)), np.array([0, 1, 2])) == pytest.approx(np.log(4.0))

@@ -1,0 +1,128 @@
+"""The press end to end: checkpoint, fp32 bundle, INT8 bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the press needs torch: pip install -e '.[export]'")
+onnx = pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
+
+import edge_ser  # noqa: E402
+import export.to_onnx  # noqa: E402
+from edge_ser.bundle import Bundle  # noqa: E402
+from edge_ser.corpus import read_manifest  # noqa: E402
+from edge_ser.sources import read_samples  # noqa: E402
+from export.card import main as card  # noqa: E402
+from export.quantize import main as quantize  # noqa: E402
+from export.receipt import count_operators  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(fp32_bundle: Path, miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("int8") / "tiny-int8"
+    # Two epochs on a miniature corpus leave logits near ties: the UA may move more than a trained model's.
+    code = quantize([str(fp32_bundle), "--calibration", str(miniature), "--out", str(out), "--points", "20"])
+    assert code == 0
+    return out
+
+
+def test_the_bundle_answers_like_the_checkpoint_it_came_from(fp32_bundle: Path, miniature: Path) -> None:
+    import torch
+
+    checkpoint = fp32_bundle.parent / "checkpoints" / "tiny.safetensors"
+    model, _ = export.to_onnx.read_model(checkpoint)
+    recognizer = edge_ser.load(fp32_bundle)
+    nothing = torch.zeros(1, 1, dtype=torch.long)
+    for clip in read_manifest(miniature / "speech" / "manifest.csv")[::17]:
+        samples = read_samples(clip.path)
+        with torch.no_grad():
+            logits, _ = model(torch.from_numpy(samples)[None], nothing, nothing, torch.zeros(1, 65))
+        expected = torch.softmax(logits[0], -1).numpy()
+        event = recognizer.recognize(samples)
+        assert np.allclose([event.probabilities[label] for label in recognizer.labels], expected, atol=1e-4)
+
+
+def test_a_graph_that_differs_from_pytorch_is_not_written(
+    fp32_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = export.to_onnx.export_graph
+
+    def write_wrong(model: object, path: Path) -> None:
+        write(model, path)  # type: ignore[arg-type]
+        graph = onnx.load(str(path))
+        bias = next(t for t in graph.graph.initializer if t.name == "fusion.classifier.3.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
+        onnx.save(graph, str(path))
+
+    monkeypatch.setattr(export.to_onnx, "export_graph", write_wrong)
+    checkpoint = fp32_bundle.parent / "checkpoints" / "tiny.safetensors"
+    assert export.to_onnx.main([str(checkpoint), "--out", str(tmp_path / "out")]) == 1
+    assert "nothing written" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
+    bundle = Bundle.open(int8_bundle)
+    receipt = json.loads(bundle.read("receipt.json"))
+    assert bundle.manifest.precision == "int8"
+    assert (receipt["integer_operators"], receipt["float_operators"]) == count_operators(bundle.path("model.onnx"))
+    assert receipt["integer_operators"] >= 10
+    assert set(receipt) == {
+        *("cosine", "blocks", "ua_before", "ua_after", "agreement", "bytes_before", "bytes_after"),
+        *("speed_ratio", "integer_operators", "float_operators", "environment"),
+    }
+    assert min(receipt["cosine"].values()) >= 0.99 and list(receipt["cosine"]) == ["0.4", "0.5", "1", "2", "4", "8"]
+
+
+def test_quantisation_is_symmetric_and_leaves_attention_products_and_front_end_in_floats(int8_bundle: Path) -> None:
+    graph = onnx.load(str(int8_bundle / "model.onnx")).graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs and all(not values[node.input[2]].any() for node in pairs if len(node.input) > 2)
+    producers = {output: node.op_type for node in graph.node for output in node.output}
+    for node in graph.node:
+        dequantised = [producers.get(name) == "DequantizeLinear" for name in node.input]
+        if node.op_type == "MatMul" and "attention/MatMul" in node.name:
+            assert not all(dequantised[:2])
+        if "log_mel" in node.name or node.op_type in ("Add", "LayerNormalization", "Softmax"):
+            weights = [name in values for name in node.input]
+            assert not any(d and not w for d, w in zip(dequantised, weights, strict=True)) or "blocks" in node.name
+
+
+def test_out_of_budget_writes_nothing_and_names_the_blocks(
+    fp32_bundle: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "never"
+    code = quantize([str(fp32_bundle), "--calibration", str(miniature), "--out", str(out), "--cosine", "1.01"])
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert code == 1 and not out.exists()
+    assert message.startswith("quantize: no INT8 graph within") and "speech/layers.0" in message
+
+
+def test_the_card_says_what_manifest_and_receipt_say(
+    int8_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side = {
+        **{"clips": 8, "speakers": 2, "ua": 0.625, "ua_interval": [0.5, 0.75], "wa": 0.6, "ece": 0.07},
+        **{"certain_share": 0.5, "certain_accuracy": 1.0, "confusion": []},
+    }
+    figures = {
+        "model": "tiny-int8",
+        "warm_after_utterances": 10,
+        "corpora": {"alpha": {"cold": side, "warm": None}},
+        "non_speech": {"sounds": 1, "confident_share": 0.0},
+    }
+    metrics = tmp_path / "figures.json"
+    metrics.write_text(json.dumps(figures))
+    assert card([str(int8_bundle), "--metrics", str(metrics)]) == 0
+    bundle = Bundle.open(int8_bundle)
+    text = bundle.read("MODEL_CARD.md").decode()
+    assert "| alpha | cold | 2 | 8 | 0.625 [0.500, 0.750] | 0.070 | 1.000 (50%) |" in text
+    assert f"{bundle.manifest.provenance['parameters']:,} parameters" in text
+    metrics.write_text(json.dumps({**figures, "model": "another"}))
+    assert card([str(int8_bundle), "--metrics", str(metrics)]) == 1
+    assert "is about another" in capsys.readouterr().err

@@ -104,7 +104,9 @@ class Overflow(_Event):
     at_s: float
     """Seconds; where the gap is."""
     dropped_samples: int
-    """Samples at 16 kHz that were dropped."""
+    """Samples at 16 kHz that were dropped; 0 where nobody could count them."""
+    estimated_s: float = 0.0
+    """Seconds that the device itself says it lost, uncounted."""
 
 
 @dataclass(frozen=True)

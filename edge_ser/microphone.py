@@ -104,8 +104,6 @@ class Microphone:
             chunk_ms: Milliseconds of audio in a chunk.
             queue_s: Seconds of audio that may wait for a slow consumer.
         """
-        self.overflow_estimated_s = 0.0
-        """Seconds that the device itself said it lost; estimated, since it does not count them."""
         self._wanted = device
         self._chunk_ms = chunk_ms
         self._queue_s = queue_s
@@ -190,9 +188,8 @@ class Microphone:
         before = round(self._dropped_frames * SAMPLE_RATE_HZ / self._rate_hz)
         self._dropped_frames += gap.dropped_frames
         self._clock_frames += gap.dropped_frames
-        self.overflow_estimated_s += gap.estimated_s
         after = round(self._dropped_frames * SAMPLE_RATE_HZ / self._rate_hz)
-        return Overflow(at_s=round(at_s, 3), dropped_samples=after - before)
+        return Overflow(at_s=round(at_s, 3), dropped_samples=after - before, estimated_s=round(gap.estimated_s, 3))
 
     def _open_stream(self, sounddevice: Any, device: Device) -> Any:
         reason: Exception | None = None

@@ -126,7 +126,7 @@ class Stream:
             dropped_samples=self._account.dropped_samples + dropped_samples,
             overflow_estimated_s=self._account.overflow_estimated_s + estimated_s,
         )
-        return [*events, Overflow(at_s, dropped_samples)]
+        return [*events, Overflow(at_s, dropped_samples, estimated_s)]
 
     def listen(self, source: Source) -> Iterator[Event]:
         """Yield the events of a whole source as they happen, `finish` included.
@@ -148,7 +148,7 @@ class Stream:
 
     def _record(self, happened: Overflow | DeviceLost | DeviceRestored) -> list[Event]:
         if isinstance(happened, Overflow):
-            return self.record_overflow(happened.dropped_samples)
+            return self.record_overflow(happened.dropped_samples, happened.estimated_s)
         self._require_unfinished()
         events = self._settle()
         if isinstance(happened, DeviceRestored):

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -38,6 +38,8 @@ from export.card import render_card
 from export.provenance import environment
 from export.receipt import Inputs, cosine, count_operators, open_session, run, speed_ratio, sqnr_db
 from export.static_int8 import prepare, quantisable_blocks, quantise
+
+Item = TypeVar("Item")
 
 LENGTHS_S = (0.4, 0.5, 1.0, 2.0, 4.0, 8.0)
 SPEED_S = 3.0
@@ -90,11 +92,16 @@ def read_material(bundle: Bundle, data: Path) -> Material:
     return Material(
         ranges=_range_inputs(front_end, bundle, train),
         lengths={seconds: _crops(front_end, validation, seconds) for seconds in LENGTHS_S},
-        validation=[front_end.inputs(read_samples(clip.path)) for clip in tqdm(validation, desc="read", unit="clip")],
+        validation=[front_end.inputs(read_samples(clip.path)) for clip in _progress(validation, "clip")],
         truth=np.array([labels.index(clip.emotion) for clip in validation]),
         speakers=np.array([clip.speaker for clip in validation]),
         noise=[front_end.inputs(read_samples(path)) for path in _noises(data / "noise")],
     )
+
+
+def _progress(items: Sequence[Item], unit: str) -> Iterable[Item]:
+    bar: Iterable[Item] = tqdm(items, unit=unit, disable=not sys.stderr.isatty())
+    return bar
 
 
 def _range_inputs(front_end: FrontEnd, bundle: Bundle, clips: Sequence[Clip]) -> list[Inputs]:
@@ -181,7 +188,7 @@ def block_costs(graph: Path, blocks: dict[str, list[str]], material: Material) -
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "alone.onnx"
-        for name, nodes in tqdm(blocks.items(), desc="blocks", unit="block"):
+        for name, nodes in _progress(list(blocks.items()), "block"):
             quantise(graph, alone, nodes, material.ranges[:60])
             got = run(alone, inputs)
             rows.append(

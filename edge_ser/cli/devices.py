@@ -18,7 +18,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the devices that record; the default one is marked."""
+    """List the devices that record, the default one marked; return 1 if there is none."""
     from edge_ser.devices import list_devices
 
     devices = list_devices()
@@ -32,4 +32,4 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(("", "N", "NAME", "HOST", "CHANNELS", "RATE"), rows)
     else:
         report("no microphone was found. Plug one in, or read a file: edge-ser listen --input FILE")
-    return 0
+    return 0 if devices else 1

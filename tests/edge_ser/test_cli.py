@@ -360,7 +360,7 @@ def test_devices_lists_them_and_marks_the_default(
 def test_no_device_is_an_empty_list_and_a_hint(
     no_microphone: type[NoMicrophone], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["devices"]) == 0
+    assert main(["devices"]) == 1
     output, messages = capsys.readouterr()
     assert output == ""
     assert "no microphone was found" in messages

@@ -256,7 +256,7 @@ def test_an_overflow_closes_the_utterance_and_moves_the_clock():
     events += stream.push(scripted_audio([(True, 1.0)])) + stream.finish()
     kinds = [type(event) for event in events]
     assert kinds == [SpeechStarted, Emotion, Overflow, SpeechStarted, Emotion, Summary]
-    assert (events[1].end_s, events[2]) == (1.0, Overflow(1.0, 8000))
+    assert (events[1].end_s, events[2]) == (1.0, Overflow(1.0, 8000, 0.25))
     assert (events[3].start_s, events[4].end_s, events[5].duration_s) == (1.5, 2.5, 2.5)
     ledger = events[5].ledger
     assert (ledger.dropped_samples, ledger.captured_samples, ledger.overflow_estimated_s) == (8000, 40_000, 0.25)
@@ -276,7 +276,7 @@ def test_listen_records_what_happens_to_the_device():
         DeviceLost(99.0, "usb"),
         DeviceRestored(99.0, "usb", 1.5),
         speech,
-        Overflow(99.0, 160),
+        Overflow(99.0, 160, 0.5),
         speech[:0],
     ]
     events = list(new_stream().listen(source))
@@ -285,8 +285,9 @@ def test_listen_records_what_happens_to_the_device():
         *("speech_started", "emotion", "overflow", "summary"),
     ]
     assert events[2:4] == [DeviceLost(1.0, "usb"), DeviceRestored(1.0, "usb", 1.5)]
-    assert events[6] == Overflow(2.0, 160)
-    assert (events[7].ledger.device_gap_s, events[7].ledger.dropped_samples) == (1.5, 160)
+    assert events[6] == Overflow(2.0, 160, 0.5)
+    ledger = events[7].ledger
+    assert (ledger.device_gap_s, ledger.dropped_samples, ledger.overflow_estimated_s) == (1.5, 160, 0.5)
     assert events[7].ledger.balances
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/long_run.py [--minutes 60]
 
-The example recording is repeated into a FLAC file in a temporary folder. Memory is the resident set of the process, read
-while it runs; the exit code is 1 if it grew by more than a tenth after the first minute of audio or a sample is missing.
+The example recording is repeated into a FLAC file in a temporary folder. Memory is the resident set of the process,
+read while it runs; the exit code is 1 if it grew by more than a tenth after the first minute of audio or a sample is
+missing.
 """
 
 from __future__ import annotations

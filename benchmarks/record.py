@@ -2,8 +2,8 @@
 
     python benchmarks/record.py [NAME …]
 
-Results go to benchmarks/results/NAME.txt; `python benchmarks/readme.py` then puts them into README. Commands that need the
-corpora are skipped, and keep their last output, where EDGE_SER_DATA is not set.
+Results go to benchmarks/results/NAME.txt; `python benchmarks/readme.py` then puts them into README. Commands that need
+the corpora are skipped, and keep their last output, where EDGE_SER_DATA is not set.
 """
 
 from __future__ import annotations

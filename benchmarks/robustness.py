@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py [MODEL]
 
-Clips of unseen speakers (EDGE_SER_DATA) are judged clean, with held-out noise, in held-out rooms, quiet and through a telephone's
-band; each row is UA over the same clips, cold.
+Clips of unseen speakers (EDGE_SER_DATA) are judged clean, with held-out noise, in held-out rooms, quiet, through a
+telephone's band and cut short; each row is UA over the same clips, cold.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def main() -> int:
     waves = [read_samples(clip.path) for clip in clips]
     truth = np.array([FOUR_CLASSES.index(clip.emotion) for clip in clips])
     speakers = [clip.speaker for clip in clips]
-    print(f"{recognizer.model}: {len(clips)} clips of {len(set(speakers))} unseen speakers ({', '.join(CORPORA)}), cold")
+    print(
+        f"{recognizer.model}: {len(clips)} clips of {len(set(speakers))} unseen speakers ({', '.join(CORPORA)}), cold"
+    )
     for name, change in changes(data, np.random.default_rng(0)).items():
         said = [recognizer.judge(change(wave)).probabilities for wave in waves]
         probabilities = np.array([[row[label] for label in FOUR_CLASSES] for row in said])

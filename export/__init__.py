@@ -1,0 +1,1 @@
+"""The press: from a checkpoint to a bundle, an INT8 bundle and its card."""

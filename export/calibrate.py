@@ -21,8 +21,8 @@ def fit_calibration(
 
     Temperature minimises the negative log-likelihood (Guo et al. 2017). For each risk, `min_confidence` is the lowest
     threshold at which the answers above it are wrong no more often than the risk and at most 1 % of non-speech is
-    answered; `min_probability` is the split-conformal threshold (Sadinle et al. 2019): sets of labels at or above it miss
-    the truth no more often than the risk. A risk that no threshold reaches gets `min_confidence` 1: never certain.
+    answered; `min_probability` is the split-conformal threshold (Sadinle et al. 2019): sets of labels at or above it
+    miss the truth no more often than the risk. A risk that no threshold reaches gets `min_confidence` 1: never certain.
 
     Args:
         logits: (clips, labels).

@@ -26,7 +26,8 @@ def render_card(manifest: Manifest, receipt: Mapping[str, Any]) -> str:
     parts = [
         f"# {manifest.name}",
         f"System `{manifest.system}`, {manifest.precision}, {_parameters(manifest)} parameters. "
-        f"Labels: {', '.join(manifest.labels)}. Utterances of {manifest.min_duration_s:g} to {manifest.max_duration_s:g} s, "
+        f"Labels: {', '.join(manifest.labels)}. "
+        f"Utterances of {manifest.min_duration_s:g} to {manifest.max_duration_s:g} s, "
         f"{manifest.sample_rate_hz} Hz mono.",
         _training_data(manifest),
         _metrics(manifest),
@@ -44,7 +45,7 @@ def _parameters(manifest: Manifest) -> str:
 
 def _training_data(manifest: Manifest) -> str:
     rows = [
-        f"| {item.corpus} | {item.utterances} | {item.speakers or '–'} | {item.licence} |"
+        f"| {item.corpus} | {item.utterances} | {item.speakers or '-'} | {item.licence} |"
         for item in manifest.training_data
     ]
     head = ["## Training data", "", "| corpus | items | speakers | licence |", "| --- | --- | --- | --- |"]
@@ -67,15 +68,20 @@ def _metrics(manifest: Manifest) -> str:
     for corpus, sides in corpora.items():
         lines += [_metric_row(corpus, side, sides[side]) for side in ("cold", "warm") if sides[side]]
     noise: Any = manifest.metrics["non_speech"]
-    lines += ["", f"Of {noise['sounds']} unheard sounds that are no speech, {noise['confident_share']:.1%} got a confident answer."]
+    lines += [
+        "",
+        f"Of {noise['sounds']} unheard sounds that are no speech, "
+        f"{noise['confident_share']:.1%} got a confident answer.",
+    ]
     return "\n".join(lines)
 
 
 def _metric_row(corpus: str, side: str, figures: Mapping[str, Any]) -> str:
     low, high = figures["ua_interval"]
-    right = "–" if figures["certain_accuracy"] is None else f"{figures['certain_accuracy']:.3f}"
+    right = "-" if figures["certain_accuracy"] is None else f"{figures['certain_accuracy']:.3f}"
     return (
-        f"| {corpus} | {side} | {figures['speakers']} | {figures['clips']} | {figures['ua']:.3f} [{low:.3f}, {high:.3f}] "
+        f"| {corpus} | {side} | {figures['speakers']} | {figures['clips']} "
+        f"| {figures['ua']:.3f} [{low:.3f}, {high:.3f}] "
         f"| {figures['ece']:.3f} | {right} ({figures['certain_share']:.0%}) |"
     )
 
@@ -85,11 +91,14 @@ def _calibration(manifest: Manifest) -> str:
     lines = [
         "## Calibration",
         "",
-        f"Temperature {calibration.temperature:g}, default risk {calibration.default_risk:g}; fitted on the validation speakers.",
+        f"Temperature {calibration.temperature:g}, default risk {calibration.default_risk:g}; "
+        "fitted on the validation speakers.",
     ]
     if calibration.risks:
         lines += ["", "| risk | certain from confidence | label ruled out below |", "| --- | --- | --- |"]
-        lines += [f"| {row.risk:g} | {row.min_confidence:.3f} | {row.min_probability:.3f} |" for row in calibration.risks]
+        lines += [
+            f"| {row.risk:g} | {row.min_confidence:.3f} | {row.min_probability:.3f} |" for row in calibration.risks
+        ]
     return "\n".join(lines)
 
 
@@ -119,9 +128,9 @@ def _limits() -> str:
         [
             "## Limits",
             "",
-            "Learnt from acted speech: it hears how something is said, not what a person feels. Expect less on spontaneous "
-            "speech and on languages not listed above. Inferring emotions of people at work or in education is prohibited "
-            "in the EU (AI Act, Article 5(1)(f)).",
+            "Learnt from acted speech: it hears how something is said, not what a person feels. Expect less on "
+            "spontaneous speech and on languages not listed above. Inferring emotions of people at work or in "
+            "education is prohibited in the EU (AI Act, Article 5(1)(f)).",
         ]
     )
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -17,7 +16,7 @@ Inputs = dict[str, NDArray[Any]]
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
 KEPT_FLOAT = ("/speech/log_mel/", "/fusion/graph/receive/", "/fusion/graph/send/")
-"""The front end (power spectra span twelve orders of magnitude) and the scores that decide graph attention's softmax."""
+"""The front end (power spectra span many orders of magnitude) and the scores that decide graph attention's softmax."""
 TABLE_SUFFIX = "/table/Gather"
 
 
@@ -43,10 +42,10 @@ def prepare(graph: Path, out: Path) -> None:
 
 
 def quantisable_blocks(graph: Path) -> dict[str, list[str]]:
-    """Return the nodes that may become integers, by block: `speech/layers.0`, `fusion/graph`, …
+    """Return the nodes that may become integers, by block, such as `speech/layers.0` or `fusion/graph`.
 
-    A MatMul of two activations (attention) is never among them: static ranges of such products do not survive utterances
-    shorter than those seen in calibration.
+    A MatMul of two activations (attention) is never among them: static ranges of such products do not survive
+    utterances shorter than those seen in calibration.
     """
     model = onnx.load(str(graph))
     constants = {tensor.name for tensor in model.graph.initializer}

@@ -131,7 +131,7 @@ def build_manifest(model: Mdat, header: dict[str, Any], checkpoint: Path) -> dic
             _tensor("embedding", "float32", [1, size]),
         ],
         "calibration": {"temperature": 1.0, "default_risk": 0.15, "risks": []},
-        "licence": "Apache-2.0 (code); trained on the corpora below, whose terms apply to redistribution of their data",
+        "licence": "Apache-2.0, with attribution to the corpora in training_data",
         "training_data": header["training_data"],
         "provenance": {
             "checkpoint_sha256": digest,
@@ -166,7 +166,9 @@ def export(checkpoint: Path, tokenizer: Path, out: Path, tolerance: float) -> fl
         export_graph(model, graph)
         worst = largest_difference(model, graph)
         if not worst <= tolerance:
-            raise ConfigError(f"ONNX differs from PyTorch by {worst:.2e}; need at most {tolerance:.0e}; nothing written")
+            raise ConfigError(
+                f"ONNX differs from PyTorch by {worst:.2e}; need at most {tolerance:.0e}; nothing written"
+            )
         manifest = build_manifest(model, header, checkpoint)
         manifest["provenance"]["onnx_largest_difference"] = worst
         files = {"model.onnx": graph, "tokenizer.json": tokenizer}

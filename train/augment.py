@@ -45,7 +45,7 @@ class Augmenter:
         if rng.random() < chances.pad:
             wave = _pad(wave, rng)
         if self.rooms and rng.random() < chances.room:
-            wave = add_room(wave, self.rooms[rng.integers(len(self.rooms))])
+            wave = add_room(wave, self.rooms[int(rng.integers(len(self.rooms)))])
         if rng.random() < chances.noise:
             wave = add_noise(wave, self.noise(len(wave), rng), float(rng.uniform(0.0, 30.0)))
         if rng.random() < chances.band:
@@ -59,7 +59,7 @@ class Augmenter:
     def noise(self, samples: int, rng: np.random.Generator) -> Wave:
         """Return a stretch of recorded (3 in 4) or coloured noise."""
         if self.noises and rng.random() < 0.75:
-            return _stretch(self.noises[rng.integers(len(self.noises))], samples, rng)
+            return _stretch(self.noises[int(rng.integers(len(self.noises)))], samples, rng)
         return coloured_noise(samples, float(rng.uniform(0.0, 2.0)), rng)
 
 

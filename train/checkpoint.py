@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         metadata = file.metadata() or {}
         if "edge_ser" not in metadata:
             raise ConfigError(f"{path} has no edge_ser header; need a checkpoint written by train.finetune")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     floats = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
     return floats, json.loads(metadata["edge_ser"])
 

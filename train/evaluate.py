@@ -2,8 +2,8 @@
 
     python -m train.evaluate mdat-int8 --data FOLDER --corpora emodb cremad
 
-FOLDER holds speech/manifest.csv and noise/noise.csv. Clips go through the runtime one by one: cold, each with a fresh voice,
-and warm, each speaker's clips in a random order through one voice, scored from the 11th on. Intervals are 95 %
+FOLDER holds speech/manifest.csv and noise/noise.csv. Clips go through the runtime one by one: cold, each with a fresh
+voice, and warm, each speaker's clips in a random order through one voice, scored from the 11th on. Intervals are 95 %
 bootstraps over speakers, or over clips where a corpus has fewer than ten speakers. No speaker of training or validation
 is ever scored.
 """
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +160,8 @@ def table(result: dict[str, object]) -> str:
     """Return the figures as text for a person."""
     lines = [
         f"{result['model']}: 4 classes, speakers never heard, 95 % intervals",
-        f"{'corpus':8} {'voice':6} {'speakers':>8} {'clips':>6}  {'UA':<22} {'WA':>6} {'ECE':>6}  certain: right (of all)",
+        f"{'corpus':8} {'voice':6} {'speakers':>8} {'clips':>6}  {'UA':<22} {'WA':>6} {'ECE':>6}  certain: "
+        "right (of all)",
     ]
     corpora = result["corpora"]
     assert isinstance(corpora, dict)
@@ -169,12 +171,13 @@ def table(result: dict[str, object]) -> str:
                 lines.append(f"{corpus:8} {side:6} " + _row(sides[side]))
     noise = result["non_speech"]
     assert isinstance(noise, dict)
-    lines.append(f"non-speech: {noise['confident_share']:.1%} of {noise['sounds']} unheard sounds answered with confidence")
+    share, sounds = noise["confident_share"], noise["sounds"]
+    lines.append(f"non-speech: {share:.1%} of {sounds} unheard sounds answered with confidence")
     return "\n".join(lines)
 
 
-def _row(figures: dict[str, object]) -> str:
-    low, high = figures["ua_interval"]  # type: ignore[misc]
+def _row(figures: dict[str, Any]) -> str:
+    low, high = figures["ua_interval"]
     right = "-" if figures["certain_accuracy"] is None else f"{figures['certain_accuracy']:.3f}"
     return (
         f"{figures['speakers']:>8} {figures['clips']:>6}  {figures['ua']:.3f} [{low:.3f}, {high:.3f}]   "

@@ -1,6 +1,6 @@
 """Keep a run's best model: weights as fp16 safetensors and its tokenizer, small enough to commit.
 
-    python -m train.keep runs/mdat
+python -m train.keep runs/mdat
 """
 
 from __future__ import annotations

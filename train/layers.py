@@ -57,9 +57,7 @@ class TransformerLayer(nn.Module):
     random weights without a careful warm-up.
     """
 
-    def __init__(
-        self, width: int, heads: int, feed_forward: int, dropout: float, *, pre_norm: bool = False
-    ) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, *, pre_norm: bool = False) -> None:
         super().__init__()
         self.pre_norm = pre_norm
         self.attention = SelfAttention(width, heads, dropout)

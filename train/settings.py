@@ -50,8 +50,8 @@ class Settings:
     test_fraction: float
     seed: int
     repeat: dict[str, int] = field(default_factory=dict)
-    model: MdatConfig = MdatConfig()
-    optimiser: Optimiser = Optimiser()
+    model: MdatConfig = field(default_factory=MdatConfig)
+    optimiser: Optimiser = field(default_factory=Optimiser)
 
 
 def read_settings(path: Path) -> Settings:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
 
-from edge_ser.metrics import expected_calibration_error  # noqa: E402
-from export.calibrate import RISKS, fit_calibration, negative_log_likelihood  # noqa: E402
+from edge_ser.metrics import expected_calibration_error
+from export.calibrate import RISKS, fit_calibration, negative_log_likelihood
 
 
 def overconfident(clips: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -42,8 +44,8 @@ def test_certain_answers_keep_their_risk_on_new_data() -> None:
 def test_a_stricter_risk_never_answers_more() -> None:
     rows = fit_calibration(*overconfident(1000, 0), np.zeros((0, 4))).risks
     assert [row.risk for row in rows] == list(RISKS)
-    assert all(a.min_confidence >= b.min_confidence for a, b in zip(rows, rows[1:], strict=False))
-    assert all(a.min_probability <= b.min_probability for a, b in zip(rows, rows[1:], strict=False))
+    assert all(a.min_confidence >= b.min_confidence for a, b in pairwise(rows))
+    assert all(a.min_probability <= b.min_probability for a, b in pairwise(rows))
 
 
 def test_confident_answers_to_noise_raise_the_bar() -> None:

@@ -34,9 +34,7 @@ def test_no_speaker_is_on_two_sides_and_no_clip_is_lost(
 
 def test_order_and_other_corpora_move_nobody() -> None:
     first = split_by_speaker(corpus_of(20), validation_fraction=0.1, test_fraction=0.2)
-    second = split_by_speaker(
-        corpus_of(9, "b") + corpus_of(20)[::-1], validation_fraction=0.1, test_fraction=0.2
-    )
+    second = split_by_speaker(corpus_of(9, "b") + corpus_of(20)[::-1], validation_fraction=0.1, test_fraction=0.2)
     assert {c.speaker for c in first.test} == {c.speaker for c in second.test if c.corpus == "a"}
 
 

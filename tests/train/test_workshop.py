@@ -80,8 +80,6 @@ def test_evaluate_scores_only_speakers_that_were_never_heard(
     assert low <= cold["ua"] <= high
 
 
-def test_an_unknown_corpus_is_one_line(
-    fp32_bundle: Path, miniature: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_corpus_is_one_line(fp32_bundle: Path, miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate([str(fp32_bundle), "--data", str(miniature), "--corpora", "gamma"]) == 1
     assert "gamma: no clip of an unseen speaker" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""The fusion systems, one readable file each."""

@@ -95,7 +95,9 @@ class VoiceNormaliser(nn.Module):
 class DualAttention(nn.Module):
     """The fusion head: graph attention, co-attention, one transformer layer per modality, classifier."""
 
-    def __init__(self, *, speech_width: int, text_width: int, unit: int, feed_forward: int, classes: int, dropout: float):
+    def __init__(
+        self, *, speech_width: int, text_width: int, unit: int, feed_forward: int, classes: int, dropout: float
+    ):
         super().__init__()
         self.align_text = nn.Linear(text_width, speech_width)
         self.graph = GraphAttention(speech_width, unit)
@@ -103,9 +105,7 @@ class DualAttention(nn.Module):
         self.speech_layer = TransformerLayer(2 * unit, 8, feed_forward, dropout)
         self.text_layer = TransformerLayer(2 * unit, 8, feed_forward, dropout)
         self.no_text = nn.Parameter(torch.zeros(2 * unit))
-        self.classifier = nn.Sequential(
-            nn.Linear(4 * unit, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, classes)
-        )
+        self.classifier = nn.Sequential(nn.Linear(4 * unit, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, classes))
 
     def forward(self, speech: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Return logits (B, C); a row of `text_mask` without a token takes the learned vector for missing text."""

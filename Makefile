@@ -64,6 +64,7 @@ model: $(VENV)/.dev
 	$(BIN)/python -m train.evaluate build/mdat-int8 --corpora emodb cremad nemo ravdess emovo --out benchmarks/results/mdat-int8.json
 	$(BIN)/python export/card.py build/mdat-int8 --metrics benchmarks/results/mdat-int8.json
 	rm -rf edge_ser/models/mdat-int8
+	mkdir -p edge_ser/models
 	cp -r build/mdat-int8 edge_ser/models/mdat-int8
 
 clean:

@@ -5,6 +5,7 @@ the standard one.
 """
 
 import importlib as _importlib
+import os as _os
 import typing as _typing
 
 from edge_ser.errors import (
@@ -32,6 +33,9 @@ if _typing.TYPE_CHECKING:
     from edge_ser.recognizer import EmotionRecognizer, load
     from edge_ser.stream import Stream
     from edge_ser.voice import VoiceProfile
+
+# ONNX Runtime sends usage data home unless told not to before it is imported; nothing may leave the device.
+_os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _QUIET_DBFS = -75.0
 _CLIPPED_LEVEL = 0.999
 _CLIPPED_SHARE = 0.2
+_MIN_SPEECH_S = 0.09
+"""Three of the detector's frames: a short word, and more than a click."""
 
 _log = logging.getLogger("edge_ser")
 
@@ -135,7 +137,7 @@ class EmotionRecognizer:
         transcript: str | None = None,
         voice: VoiceProfile | None = None,
     ) -> Emotion:
-        """Return how one utterance was said; what a stream would reject comes back uncertain.
+        """Return how one utterance was said; what a stream would reject or not even hear comes back uncertain.
 
         Args:
             samples: Float32 or float64 in [-1, 1], or int16, shape (n,) or (n, channels).
@@ -150,7 +152,9 @@ class EmotionRecognizer:
         mono = resampled(mixed_to_mono(samples), sample_rate_hz)
         if mono.size == 0:
             raise AudioFormatError("got no samples; need at least one; check that the recording is not empty")
-        judgement = self.judge(mono, transcript=transcript, voice=voice)
+        spoken = _holds_speech(mono)
+        judgement = self.judge(mono, transcript=transcript, voice=voice, update_voice=spoken)
+        by_probability = sorted(judgement.probabilities, key=lambda label: -judgement.probabilities[label])
         return Emotion(
             utterance=1,
             start_s=0.0,
@@ -158,8 +162,8 @@ class EmotionRecognizer:
             emotion=judgement.emotion,
             confidence=judgement.confidence,
             probabilities=judgement.probabilities,
-            uncertain=judgement.uncertain,
-            candidates=judgement.candidates,
+            uncertain=judgement.uncertain or not spoken,
+            candidates=judgement.candidates if spoken else tuple(by_probability),
             attributes=judgement.attributes,
             model=self.model,
             latency_ms=judgement.latency_ms,
@@ -278,6 +282,13 @@ class EmotionRecognizer:
         if not names:
             return None
         return dict(zip(names, np.clip(outputs["attributes"], 0.0, 1.0).tolist(), strict=True))
+
+
+def _holds_speech(samples: NDArray[np.float32]) -> bool:
+    # Late, so that judging what a stream has found already needs no speech detection.
+    from edge_ser.vad import open_detector, speech_s
+
+    return speech_s(samples, open_detector("silero")) >= _MIN_SPEECH_S
 
 
 def _shape(sizes: tuple[int | str, ...]) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.errors import ConfigError
 
+_SPEECH_PROBABILITY = 0.5
+
 DETECTORS = ("silero", "webrtc")
 
 
@@ -49,6 +51,19 @@ def open_detector(name: str) -> SpeechDetector:
     if name == "webrtc":
         return WebRtcDetector()
     raise ConfigError(f"got no speech detector named {name!r}; need one of: {', '.join(DETECTORS)}; try --vad silero")
+
+
+def speech_s(samples: NDArray[np.float32], detector: SpeechDetector) -> float:
+    """Return the seconds of a whole recording that a detector takes for speech.
+
+    Args:
+        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
+        detector: A fresh detector; it is used up.
+    """
+    size = detector.frame_samples
+    frames = (samples[start : start + size] for start in range(0, samples.size, size))
+    heard = sum(detector(np.pad(frame, (0, size - frame.size))) >= _SPEECH_PROBABILITY for frame in frames)
+    return heard * size / SAMPLE_RATE_HZ
 
 
 class LevelControl:

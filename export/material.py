@@ -18,7 +18,9 @@ from edge_ser.bundle import Bundle
 from edge_ser.corpus import Clip, read_manifest
 from edge_ser.errors import ConfigError
 from edge_ser.frontend import FrontEnd
+from edge_ser.segmenter import cut
 from edge_ser.sources import read_samples
+from edge_ser.vad import open_detector
 from export.receipt import Inputs, open_session
 
 Item = TypeVar("Item")
@@ -43,8 +45,8 @@ class Material:
     """Their label indices."""
     speakers: NDArray[np.str_]
     """Their speakers."""
-    noise: list[Inputs]
-    """Sounds that are nobody's speech."""
+    noise: list[list[Inputs]]
+    """By sound that is nobody's speech: what a stream would take for utterances in it."""
 
 
 def read_material(bundle: Bundle, data: Path) -> Material:
@@ -67,7 +69,7 @@ def read_material(bundle: Bundle, data: Path) -> Material:
         validation=[front_end.inputs(read_samples(clip.path)) for clip in progress(validation, "clip")],
         truth=np.array([labels.index(clip.emotion) for clip in validation]),
         speakers=np.array([clip.speaker for clip in validation]),
-        noise=[front_end.inputs(read_samples(path)) for path in _noises(data / "noise")],
+        noise=[_mistaken(front_end, path) for path in progress(_noises(data / "noise"), "sound")],
     )
 
 
@@ -109,6 +111,12 @@ def crop(samples: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
         return np.resize(samples, wanted)
     start = (len(samples) - wanted) // 2
     return samples[start : start + wanted]
+
+
+def _mistaken(front_end: FrontEnd, path: Path) -> list[Inputs]:
+    """Return what passes for utterances in a sound; most sounds have none, since speech detection hears none."""
+    utterances = cut(read_samples(path), open_detector("silero"))
+    return [front_end.inputs(utterance.samples) for utterance in utterances if not utterance.too_short]
 
 
 def _noises(folder: Path) -> list[Path]:

@@ -66,7 +66,8 @@ class Trial:
 def all_logits(graph: Path, inputs: Iterable[Inputs]) -> NDArray[np.float64]:
     """Return logits (n, labels) of every input."""
     session = open_session(graph)
-    return np.array([session.run(["logits"], item)[0][0] for item in inputs], dtype=np.float64)
+    rows = [session.run(["logits"], item)[0][0] for item in inputs]
+    return np.array(rows, dtype=np.float64)
 
 
 def ua(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> float:
@@ -167,7 +168,7 @@ def _receipt(
         "ua_before": _score(before, material),
         "ua_after": _score(trial.logits, material),
         "agreement": round(float(np.mean(before.argmax(1) == trial.logits.argmax(1))), 4),
-        "bytes_before": graph.stat().st_size,
+        "bytes_before": source.stat().st_size,
         "bytes_after": result.stat().st_size,
         "speed_ratio": round(speed_ratio(graph, result, example), 3),
         "integer_operators": integer,
@@ -193,7 +194,8 @@ def _speed_example(material: Material) -> Inputs:
 
 
 def _write(bundle: Bundle, out: Path, graph: Path, receipt: dict[str, Any], material: Material, trial: Trial) -> None:
-    calibration = fit_calibration(trial.logits, material.truth, all_logits(graph, material.noise))
+    noise = [all_logits(graph, sounds) for sounds in material.noise]
+    calibration = fit_calibration(trial.logits, material.truth, noise)
     manifest = replace(bundle.manifest, name=f"{bundle.manifest.name}-int8", precision="int8", calibration=calibration)
     files: dict[str, bytes | Path] = {
         "model.onnx": graph,

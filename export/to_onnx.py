@@ -21,7 +21,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -29,6 +28,7 @@ from edge_ser.bundle import Bundle, Manifest
 from edge_ser.corpus import FOUR_CLASSES
 from edge_ser.errors import ConfigError, EdgeSerError
 from export.provenance import environment
+from export.receipt import open_session
 from train.checkpoint import read_checkpoint
 from train.systems.mdat import Mdat, MdatConfig
 
@@ -87,7 +87,7 @@ def examples(model: Mdat) -> Iterator[dict[str, Array]]:
 @torch.no_grad()
 def largest_difference(model: Mdat, graph: Path) -> float:
     """Return the largest absolute difference of any output to PyTorch's over all examples."""
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    session = open_session(graph)
     worst = 0.0
     for example in examples(model):
         expected = model(*(torch.from_numpy(example[name]) for name in INPUTS))

@@ -152,7 +152,7 @@ def evaluate(recognizer: EmotionRecognizer, data: Path, corpora: Sequence[str]) 
 
 def _non_speech(recognizer: EmotionRecognizer, data: Path) -> dict[str, object]:
     sounds = read_sounds(data / "noise", "noise.csv", held_out=True)
-    confident = [not recognizer.judge(sound).uncertain for sound in sounds]
+    confident = [not recognizer.recognize(sound).uncertain for sound in sounds]
     return {"sounds": len(sounds), "confident_share": round(float(np.mean(confident)), 4)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,8 +110,19 @@ def usable(clip: Clip, corpora: tuple[str, ...]) -> bool:
 
 
 def read_sounds(folder: Path, table: str, *, held_out: bool) -> list[NDArray[np.float32]]:
-    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness."""
+    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness.
+
+    A held-out sound with a sibling in training, another cut of the same recording, is in neither part.
+    """
     with (folder / table).open(encoding="utf-8", newline="") as lines:
         names = sorted(row["path"] for row in csv.DictReader(lines))
-    chosen = [name for place, name in enumerate(names) if (place % 4 == 3) == held_out]
+    chosen = [name for place, name in enumerate(names) if place % 4 != 3]
+    if held_out:
+        known = {_recording(name) for name in chosen}
+        chosen = [name for place, name in enumerate(names) if place % 4 == 3 and _recording(name) not in known]
     return [np.concatenate(list(read_blocks(folder / name))) for name in chosen]
+
+
+def _recording(name: str) -> str:
+    """Return what names of cuts of one recording share: `tap` of `tap_2.opus`, `rain_1-17` of `rain_1-17-B.opus`."""
+    return re.sub(r"[_-](\d+|[A-Z])$", "", Path(name).stem)

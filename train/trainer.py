@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from edge_ser.errors import ConfigError
 from train.batches import Batch, BatchShape, BatchSource, EpochBatches, histories
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
 from train.settings import Optimiser, Settings
@@ -69,11 +71,23 @@ class Trainer:
         if not path.is_file():
             return
         tensors, header = read_checkpoint(path)
+        self._check_same_run(header)
         self.model.load_state_dict(_under("model.", tensors))
         self.average.load_state_dict(_under("average.", tensors))
         self.helper.load_state_dict(_under("helper.", tensors))
         restore_optimizer(self.optimiser, tensors)
         self.epoch, self.best = int(str(header["epoch"])), float(str(header["best"]))
+
+    def _check_same_run(self, header: dict[str, object]) -> None:
+        stored = header["settings"]
+        assert isinstance(stored, dict)
+        current = json.loads(json.dumps(asdict(self.settings)))
+        changed = sorted(name for name in current if name != "optimiser" and current[name] != stored.get(name))
+        if changed:
+            raise ConfigError(
+                f"{self.run} was begun with another {', '.join(changed)}; need the same settings to go on, or speakers "
+                "would change sides; choose another --run or remove that folder"
+            )
 
     def train_epoch(self, source: BatchSource) -> float:
         """Run one epoch and return its mean loss; seeds come from the epoch, so resuming changes nothing."""

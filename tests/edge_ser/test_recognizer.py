@@ -36,6 +36,18 @@ def recognizer(folder: Path) -> EmotionRecognizer:
     return load(folder, threads=1)
 
 
+@pytest.fixture(autouse=True)
+def taken_for_speech(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let noise pass for speech, which is what these tests judge, unless a test asks for `real_speech_detection`."""
+    if "real_speech_detection" not in request.fixturenames:
+        monkeypatch.setattr("edge_ser.recognizer._holds_speech", lambda samples: True)
+
+
+@pytest.fixture
+def real_speech_detection() -> None:
+    """Keep the detector."""
+
+
 def noise(duration_s: float, level: float = 0.1, seed: int = 0) -> Samples:
     values = np.random.default_rng(seed).standard_normal(int(duration_s * RATE_HZ)) * level
     return np.clip(values, -0.99, 0.99).astype(np.float32)
@@ -209,6 +221,21 @@ def answer(
 
 def test_a_fresh_voice_gives_what_no_voice_gives(recognizer: EmotionRecognizer) -> None:
     assert timeless(recognizer.judge(noise(1), voice=VoiceProfile())) == timeless(recognizer.judge(noise(1)))
+
+
+@pytest.mark.usefixtures("real_speech_detection")
+@pytest.mark.parametrize(
+    "sound",
+    [np.zeros(RATE_HZ, np.float32), noise(2), noise(1, level=1e-4), tone(RATE_HZ), np.full(RATE_HZ, 0.5, np.float32)],
+    ids=["silence", "white noise", "faint noise", "tone", "direct current"],
+)
+def test_what_is_not_speech_is_uncertain_and_teaches_no_voice(folder: Path, sound: Samples) -> None:
+    sure = FakeBackend(answer([9.0, 0.0, 0.0, 0.0]))
+    voice = VoiceProfile()
+    event = EmotionRecognizer(Bundle.open(folder), sure).recognize(sound, voice=voice)
+    assert event.uncertain and event.emotion == event.candidates[0]
+    assert set(event.candidates) == set(event.probabilities)
+    assert voice.utterances == 0
 
 
 def test_a_voice_is_used_then_learns(recognizer: EmotionRecognizer) -> None:

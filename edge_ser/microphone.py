@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from edge_ser.errors import AudioDeviceError
 from edge_ser.events import Overflow
 
 STALL_S = 5.0
+_LOST_WAKE_UP_S = 0.2
 _PA_DEVICE_UNAVAILABLE = -9985
 
 
@@ -66,12 +68,16 @@ class _CaptureQueue:
 
     def take(self, timeout_s: float) -> NDArray[np.float32] | _Gap | None:
         """Return the next item, or None when the queue is closed and empty; raise TimeoutError."""
+        deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while not self._items and self._head_gap is None:
                 if self._closed:
                     return None
-                if not self._changed.wait(timeout_s):
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
                     raise TimeoutError
+                # In short pieces: a signal handler that closes the queue just before the wait wakes nobody.
+                self._changed.wait(min(left_s, _LOST_WAKE_UP_S))
             if self._head_gap is not None:
                 gap, self._head_gap = self._head_gap, None
                 return gap
@@ -218,7 +224,11 @@ class Microphone:
                 callback=self._on_audio,
                 finished_callback=self._queue.close,
             )
-            stream.start()
+            try:
+                stream.start()
+            except BaseException:
+                stream.close(ignore_errors=True)
+                raise
         return stream
 
     def _on_audio(self, indata: NDArray[np.float32], frames: int, time: Any, status: Any) -> None:

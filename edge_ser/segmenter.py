@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.errors import ConfigError
-from edge_ser.vad import SpeechDetector
 
 _QUIET_WINDOW_SAMPLES = 512  # 32 ms: about the shortest pause between two words
 _QUIET_HOP_SAMPLES = 64
@@ -226,22 +225,6 @@ class Segmenter:
             taken.append(frame)
             samples -= frame.samples.size
         return taken
-
-
-def cut(samples: NDArray[np.float32], detector: SpeechDetector) -> list[Utterance]:
-    """Return the utterances of a whole recording, as a stream with default options finds them.
-
-    Args:
-        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
-        detector: A fresh detector; it is used up.
-    """
-    segmenter, size = Segmenter(), detector.frame_samples
-    decisions: list[Decision] = []
-    for start in range(0, samples.size, size):
-        frame = samples[start : start + size]
-        decisions += segmenter.push(frame, detector(np.pad(frame, (0, size - frame.size))))
-    decisions += segmenter.finish()
-    return [decision for decision in decisions if isinstance(decision, Utterance)]
 
 
 def _samples(seconds: float) -> int:

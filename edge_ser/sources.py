@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import select
+import stat
 import time
 from collections.abc import Iterable, Iterator
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,6 +29,8 @@ PCM_READ_BYTES = 32_000
 _PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write to a pipe cannot know the length and put a number near 2^31 or 2^32 in the header.
 _UNKNOWN_LENGTH_BYTES = 0x7FFF_0000
+# libsndfile's word for an unknown length is 2^63 - 1; no file holds this many samples.
+_UNKNOWN_LENGTH_FRAMES = 1 << 48
 # The last frame of a lossy file may be counted and yet decode to nothing.
 _MISSING_FRAMES_ALLOWED = 2 * 1152
 
@@ -63,7 +69,7 @@ def read_samples(path: str | Path) -> NDArray[np.float32]:
     return np.concatenate(list(read_blocks(path)))
 
 
-def pcm_blocks(binary_file: BinaryIO) -> Iterator[NDArray[np.float32]]:
+def pcm_blocks(binary_file: BinaryIO | RawIOBase) -> Iterator[NDArray[np.float32]]:
     """Yield raw s16le mono 16 kHz audio from a pipe as it arrives.
 
     Args:
@@ -71,9 +77,12 @@ def pcm_blocks(binary_file: BinaryIO) -> Iterator[NDArray[np.float32]]:
 
     Yields:
         Mono float32 in [-1, 1), shape (n,), at 16 kHz. Half a sample at the end is left out, with a warning.
+
+    Raises:
+        AudioFormatError: The pipe cannot be read.
     """
     half = b""
-    while data := binary_file.read(PCM_READ_BYTES):
+    while data := _piece(binary_file):
         data = half + data
         whole = len(data) - len(data) % 2
         half = data[whole:]
@@ -81,6 +90,20 @@ def pcm_blocks(binary_file: BinaryIO) -> Iterator[NDArray[np.float32]]:
             yield np.frombuffer(data[:whole], "<i2").astype(np.float32) / np.float32(32768)
     if half:
         _log.warning("the input ends with half a sample; is it s16le, mono, 16 kHz?")
+
+
+def _piece(binary_file: BinaryIO | RawIOBase) -> bytes:
+    """Return what there is, at least a byte, or nothing at the end."""
+    try:
+        # None says that a pipe which does not block has nothing yet; the end is b"".
+        while (data := binary_file.read(PCM_READ_BYTES)) is None:
+            select.select([binary_file], [], [])
+    except OSError as error:
+        raise AudioFormatError(
+            f"the input cannot be read ({error.strerror}), raw s16le 16 kHz mono audio is needed. "
+            "Type: arecord -q -t raw -f S16_LE -r 16000 -c 1 | edge-ser listen --input -"
+        ) from error
+    return data
 
 
 def paced(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -101,7 +124,8 @@ def _open(path: Path) -> soundfile.SoundFile:
 
     _check_is_file(path)
     try:
-        sound = soundfile.SoundFile(path)
+        # As bytes: soundfile cannot encode a name that is no UTF-8.
+        sound = soundfile.SoundFile(os.fsencode(path))
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip().rstrip(".")
         raise AudioFormatError(
@@ -113,15 +137,22 @@ def _open(path: Path) -> soundfile.SoundFile:
     except AudioFormatError:
         sound.close()
         raise
+    if _is_unknown(sound.frames):
+        # soundfile seeks to where each read ended, and libsndfile cannot seek to an end that it does not know.
+        sound.seekable = lambda: False
     return sound
 
 
 def _check_is_file(path: Path) -> None:
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioFormatError(f"{path} does not exist. Check the name: ls {path.parent}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have.
+        raise _unreadable(path, error) from error
+    if stat.S_ISDIR(mode):
         raise AudioFormatError(f"{path} is a folder, one audio file is needed. Try: edge-ser classify {path}")
-    if not path.exists():
-        raise AudioFormatError(f"{path} does not exist. Check the name: ls {path.parent}")
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         raise AudioFormatError(
             f"{path} is a pipe or a device, a file is needed. "
             f"Raw s16le 16 kHz mono can be piped: edge-ser listen --input - < {path}"
@@ -130,9 +161,19 @@ def _check_is_file(path: Path) -> None:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        raise AudioFormatError(f"{path} cannot be read ({error.strerror}). Check it: ls -l {path}") from error
+        raise _unreadable(path, error) from error
     if empty:
         raise AudioFormatError(f"{path} is empty (0 bytes), audio is needed. Record or copy it again.")
+    if path.suffix.lower() == ".raw":
+        raise AudioFormatError(
+            f"{path} is raw audio, which does not say its rate and format; a file that does is needed. "
+            f"If it is s16le 16 kHz mono, pipe it: edge-ser listen --input - < {path}"
+        )
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> AudioFormatError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return AudioFormatError(f"{path} cannot be read ({reason}), an audio file is needed. Check it: ls -l {path}")
 
 
 def _check_header(sound: soundfile.SoundFile, path: Path) -> None:
@@ -141,12 +182,20 @@ def _check_header(sound: soundfile.SoundFile, path: Path) -> None:
         if there < promised < _UNKNOWN_LENGTH_BYTES:
             raise _truncated(path, f"{there} of {promised} bytes")
     if sound.frames == 0:
-        raise AudioFormatError(f"{path} holds no audio (0 samples), audio is needed. Record or copy it again.")
+        raise _without_audio(path)
     if not MIN_RATE_HZ <= sound.samplerate <= MAX_RATE_HZ:
         raise AudioFormatError(
             f"{path} has {sound.samplerate} samples per second, {MIN_RATE_HZ} to {MAX_RATE_HZ} are needed. "
             f"Convert it: sox {path} -r {SAMPLE_RATE_HZ} {path.with_suffix('.flac').name}"
         )
+
+
+def _is_unknown(frames: int) -> bool:
+    return frames >= _UNKNOWN_LENGTH_FRAMES
+
+
+def _without_audio(path: Path) -> AudioFormatError:
+    return AudioFormatError(f"{path} holds no audio (0 samples), audio is needed. Record or copy it again.")
 
 
 def _truncated(path: Path, how: str) -> AudioFormatError:
@@ -174,7 +223,9 @@ def _read(sound: soundfile.SoundFile, path: Path) -> Iterator[NDArray[np.float32
             done += len(frames)
             mono = frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1, dtype=np.float32)
             yield np.clip(mono, -1.0, 1.0)
-        if done + _MISSING_FRAMES_ALLOWED < sound.frames:
+        if not done:
+            raise _without_audio(path)
+        if not _is_unknown(sound.frames) and done + _MISSING_FRAMES_ALLOWED < sound.frames:
             raise _truncated(path, f"{done} of {sound.frames} samples")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -49,13 +50,11 @@ class Stream:
             risk: How often an answer that is not `uncertain` may be wrong, in (0, 1); None takes the model's default.
             options: When an utterance begins, ends and is cut; None takes defaults that fit the model.
         """
-        default = SegmenterOptions()
-        longest_s = min(default.max_utterance_s, recognizer.max_duration_s)
         self._recognizer = recognizer
         self._detector = detector
         self._voice = VoiceProfile() if voice is None else voice
         self._risk = risk
-        self._segmenter = Segmenter(options or replace(default, max_utterance_s=longest_s))
+        self._segmenter = Segmenter(options or _options_within(recognizer.max_duration_s))
         self._pending: NDArray[np.float32] = np.empty(0, np.float32)
         self._account = AudioLedger()
         self._pushed_samples = 0
@@ -190,23 +189,38 @@ class Stream:
         events: list[Event] = []
         silence = sum(item.end_sample - item.start_sample for item in decisions if isinstance(item, Silence))
         self._account = replace(self._account, silence_samples=self._account.silence_samples + silence)
-        for decision in decisions:
-            if isinstance(decision, SpeechOnset):
-                self._utterances += 1
-                events.append(SpeechStarted(self._utterances, decision.start_sample / SAMPLE_RATE_HZ))
-            elif isinstance(decision, Utterance):
-                events.append(self._judge(decision))
-                # Silero's confidence decays on long streams. At a cut the speech goes on, and so does its state.
-                if not self._segmenter.is_open:
-                    self._detector.reset()
+        waiting = deque(decisions)
+        try:
+            while waiting:
+                events += self._say(waiting.popleft())
+        except BaseException:
+            # Their events are lost with the call; the account must not be.
+            for decision in waiting:
+                if isinstance(decision, SpeechOnset):
+                    self._utterances += 1
+                elif isinstance(decision, Utterance):
+                    self._reject(decision, "error")
+            raise
         return events
+
+    def _say(self, decision: Decision) -> list[Event]:
+        if isinstance(decision, SpeechOnset):
+            self._utterances += 1
+            return [SpeechStarted(self._utterances, decision.start_sample / SAMPLE_RATE_HZ)]
+        if isinstance(decision, Silence):
+            return []
+        event = self._judge(decision)
+        # Silero's confidence decays on long streams. At a cut the speech goes on, and so does its state.
+        if not self._segmenter.is_open:
+            self._detector.reset()
+        return [event]
 
     def _judge(self, utterance: Utterance) -> Event:
         if utterance.too_short:
             return self._reject(utterance, "too_short")
         try:
             judgement = self._recognizer.judge(utterance.samples, voice=self._voice, risk=self._risk)
-        except Exception:
+        except BaseException:  # Ctrl-C too
             self._reject(utterance, "error")  # the event is lost with the call; the account must not be
             raise
         if judgement.rejection is not None:
@@ -237,3 +251,22 @@ class Stream:
             text_used=judgement.text_used,
             voice_utterances=judgement.voice_utterances,
         )
+
+
+def _options_within(longest_s: float) -> SegmenterOptions:
+    """Return the default options, scaled down as far as a model that takes at most `longest_s` seconds needs it."""
+    default = SegmenterOptions()
+    spare_s = 0.06  # a little more than the options need between each other
+    room_s = longest_s - spare_s
+    cut_search_s = min(default.cut_search_s, max(room_s - default.pre_roll_s, room_s / 2))
+    if cut_search_s < spare_s:
+        raise ConfigError(
+            f"The model takes {longest_s:g} s at most, a stream needs {3 * spare_s:g} s. Use another model."
+        )
+    return replace(
+        default,
+        max_utterance_s=min(default.max_utterance_s, longest_s),
+        cut_search_s=cut_search_s,
+        pre_roll_s=min(default.pre_roll_s, room_s - cut_search_s),
+        min_speech_s=min(default.min_speech_s, cut_search_s - spare_s),
+    )

@@ -115,6 +115,8 @@ def _receipt(receipt: Mapping[str, Any]) -> str:
             f"- UA on {after['clips']} validation clips: {before['ua']:.4f} before, {after['ua']:.4f} after; "
             f"the same answer for {receipt['agreement']:.1%}.",
             f"- Smallest cosine between embeddings: {lengths}.",
+            f"- Mean change of a probability, words and voices included: at most "
+            f"{max(receipt['probability_shift'].values()):.4f} at any of these lengths.",
             f"- Products that ONNX Runtime runs in integers: {receipt['integer_operators']}; in floats: "
             f"{receipt['float_operators']}. Blocks sent back to float: {', '.join(kept) or 'none'}.",
             f"- {receipt['bytes_before'] / 1e6:.2f} MB before, {receipt['bytes_after'] / 1e6:.2f} MB after; "

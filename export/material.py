@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edge_ser.audio import SAMPLE_RATE_HZ
+from edge_ser.backends import open_backend
 from edge_ser.bundle import Bundle
 from edge_ser.corpus import Clip, read_manifest
 from edge_ser.errors import ConfigError
+from edge_ser.events import Emotion
 from edge_ser.frontend import FrontEnd
-from edge_ser.segmenter import cut
+from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.sources import read_samples
-from edge_ser.vad import open_detector
-from export.receipt import Inputs, open_session
+from edge_ser.voice import VoiceProfile
+from export.receipt import Inputs
 
 Item = TypeVar("Item")
 
@@ -29,6 +31,7 @@ LENGTHS_S = (0.4, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds at which the cosine is measured: also shorter and longer than the ranges were."""
 RANGE_CLIPS = 240
 RANGE_CROPS_S = (0.5, 1.0, 2.0, 3.0, 5.0)
+LENGTH_CLIPS = 30
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,17 @@ class Material:
     ranges: list[Inputs]
     """Crops of training clips, some with words and a voice: they set the integer ranges."""
     lengths: dict[float, list[Inputs]]
-    """Crops of validation clips by seconds: they measure the cosine."""
-    validation: list[Inputs]
-    """Whole validation clips."""
+    """Crops of validation clips by seconds, some with words and a voice: they measure the harm."""
+    cold: list[Inputs]
+    """Whole validation clips, each with a fresh voice."""
+    warm: list[Inputs]
+    """The same clips, each with the voice that its speaker's clips before it make."""
     truth: NDArray[np.int64]
     """Their label indices."""
     speakers: NDArray[np.str_]
     """Their speakers."""
     noise: list[list[Inputs]]
-    """By sound that is nobody's speech: what a stream would take for utterances in it."""
+    """By sound that is nobody's speech: what a stream takes for utterances in it."""
 
 
 def read_material(bundle: Bundle, data: Path) -> Material:
@@ -62,46 +67,60 @@ def read_material(bundle: Bundle, data: Path) -> Material:
     validation = [clip for clip in clips if clip.speaker in set(speakers.get("validation", []))]
     if not train or not validation:
         raise ConfigError(f"{data} has no clip of the speakers in {bundle.folder}; need the corpora it was trained on")
-    front_end = FrontEnd(bundle)
+    validation = [validation[int(place)] for place in np.random.default_rng(0).permutation(len(validation))]
+    chosen = [train[int(place)] for place in np.random.default_rng(0).choice(len(train), RANGE_CLIPS)]
+    source = _Source(bundle)
+    cold, warm = source.conversation(validation)
     return Material(
-        ranges=_range_inputs(front_end, bundle, train),
-        lengths={seconds: _crops(front_end, validation, seconds) for seconds in LENGTHS_S},
-        validation=[front_end.inputs(read_samples(clip.path)) for clip in progress(validation, "clip")],
+        ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
+        lengths={s: [source.mixed(clip, s, n) for n, clip in enumerate(validation[:LENGTH_CLIPS])] for s in LENGTHS_S},
+        cold=cold,
+        warm=warm,
         truth=np.array([labels.index(clip.emotion) for clip in validation]),
         speakers=np.array([clip.speaker for clip in validation]),
-        noise=[_mistaken(front_end, path) for path in progress(_noises(data / "noise"), "sound")],
+        noise=[source.mistaken(path) for path in progress(_noises(data / "noise"), "sound")],
     )
+
+
+class _Source:
+    """Makes inputs of a bundle's graph from clips."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._recognizer = EmotionRecognizer(bundle, open_backend(bundle, threads=1))
+        self._front_end = FrontEnd(bundle)
+        self._voices: dict[str, VoiceProfile] = {}
+
+    def mixed(self, clip: Clip, seconds: float, place: int) -> Inputs:
+        """Return a crop: every second one with words, two in three with the voice heard so far."""
+        samples = crop(read_samples(clip.path), seconds)
+        voice = self._voices.setdefault(clip.speaker, VoiceProfile())
+        inputs = self._front_end.inputs(samples, clip.transcript if place % 2 else None, voice if place % 3 else None)
+        self._recognizer.judge(samples, voice=voice)
+        return inputs
+
+    def conversation(self, clips: Sequence[Clip]) -> tuple[list[Inputs], list[Inputs]]:
+        """Return whole clips with a fresh voice, and with the voice of what came before them."""
+        voices: dict[str, VoiceProfile] = {}
+        cold, warm = [], []
+        for clip in progress(clips, "clip"):
+            samples, voice = read_samples(clip.path), voices.setdefault(clip.speaker, VoiceProfile())
+            cold.append(self._front_end.inputs(samples))
+            warm.append(self._front_end.inputs(samples, voice=voice))
+            self._recognizer.judge(samples, voice=voice)
+        return cold, warm
+
+    def mistaken(self, path: Path) -> list[Inputs]:
+        """Return what a stream takes for utterances in a sound; in most it hears none."""
+        samples, stream = read_samples(path), self._recognizer.stream()
+        events = [event for event in [*stream.push(samples), *stream.finish()] if isinstance(event, Emotion)]
+        bounds = [(round(e.start_s * SAMPLE_RATE_HZ), round(e.end_s * SAMPLE_RATE_HZ)) for e in events]
+        return [self._front_end.inputs(samples[start:end]) for start, end in bounds]
 
 
 def progress(items: Sequence[Item], unit: str) -> Iterable[Item]:
     """Return the items under a progress bar, shown only to a person at a terminal."""
     bar: Iterable[Item] = tqdm(items, unit=unit, disable=not sys.stderr.isatty())
     return bar
-
-
-def _range_inputs(front_end: FrontEnd, bundle: Bundle, clips: Sequence[Clip]) -> list[Inputs]:
-    rng = np.random.default_rng(0)
-    chosen = [clips[int(place)] for place in rng.choice(len(clips), RANGE_CLIPS, replace=len(clips) < RANGE_CLIPS)]
-    voice = bundle.manifest.input_of("voice")
-    session = open_session(bundle.path(bundle.manifest.graphs["model"]))
-    inputs = []
-    mean: NDArray[np.float32] | None = None
-    for place, clip in enumerate(chosen):
-        samples = crop(read_samples(clip.path), RANGE_CROPS_S[place % len(RANGE_CROPS_S)])
-        item = front_end.inputs(samples, clip.transcript if place % 2 else None)
-        embedding = session.run(["embedding"], item)[0][0]
-        if voice is not None and place % 3 == 2 and mean is not None:
-            item[voice.name] = np.concatenate([[place % 60 + 1], mean, np.abs(embedding - mean)])[None].astype(
-                np.float32
-            )
-        mean = embedding
-        inputs.append(item)
-    return inputs
-
-
-def _crops(front_end: FrontEnd, clips: Sequence[Clip], seconds: float, count: int = 24) -> list[Inputs]:
-    step = max(1, len(clips) // count)
-    return [front_end.inputs(crop(read_samples(clip.path), seconds)) for clip in clips[::step]][:count]
 
 
 def crop(samples: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
@@ -111,12 +130,6 @@ def crop(samples: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
         return np.resize(samples, wanted)
     start = (len(samples) - wanted) // 2
     return samples[start : start + wanted]
-
-
-def _mistaken(front_end: FrontEnd, path: Path) -> list[Inputs]:
-    """Return what passes for utterances in a sound; most sounds have none, since speech detection hears none."""
-    utterances = cut(read_samples(path), open_detector("silero"))
-    return [front_end.inputs(utterance.samples) for utterance in utterances if not utterance.too_short]
 
 
 def _noises(folder: Path) -> list[Path]:

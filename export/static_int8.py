@@ -15,8 +15,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 Inputs = dict[str, NDArray[Any]]
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
-KEPT_FLOAT = ("/speech/log_mel/", "/fusion/graph/receive/", "/fusion/graph/send/")
-"""The front end (power spectra span many orders of magnitude) and the scores that decide graph attention's softmax."""
+KEPT_FLOAT = ("/speech/log_mel/", "/speech/stem/stem.0/", "/fusion/graph/receive/", "/fusion/graph/send/")
+"""The front end (power spectra span many orders of magnitude), the first convolution, which reads them, and the scores
+that decide graph attention's softmax."""
 TABLE_SUFFIX = "/table/Gather"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The words after `edge-ser`; None takes the process's own.
     """
+    _mend_output()
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="edge-ser: %(message)s", level=logging.WARNING)
     try:
@@ -46,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         report("the disk is full, the output needs space. Free some and run it again.")
         return 1
     return status
+
+
+def _mend_output() -> None:
+    """Let any file name be written, and let output that was closed go nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    for file in (sys.stdout, sys.stderr):
+        if isinstance(file, io.TextIOWrapper):
+            file.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

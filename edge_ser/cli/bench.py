@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import edge_ser
 from edge_ser.audio import SAMPLE_RATE_HZ
-from edge_ser.cli.options import Commands, add_vad, load_model, positive_int, positive_seconds
+from edge_ser.cli.options import Commands, add_vad, load_model, positive_int, utterance_seconds
 from edge_ser.cli.tables import add_format, print_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--model", metavar="M", help="a bundled model's name or a bundle's folder")
     parser.add_argument("--input", metavar="FILE", help="audio to measure with (default: a synthetic voice)")
-    parser.add_argument("--duration", type=positive_seconds, default=3.0, metavar="S", help="seconds of an utterance")
+    parser.add_argument("--duration", type=utterance_seconds, default=3.0, metavar="S", help="seconds of an utterance")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="processor threads")
     parser.add_argument("--repeat", type=positive_int, default=100, metavar="N", help="utterances to measure")
     add_vad(parser)

@@ -65,20 +65,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_files(paths: Sequence[Path]) -> tuple[list[Path], int]:
-    """Return the files that are meant, each once, and how many folders hold none; these are reported."""
+    """Return the files that are meant, each once, and how many folders hold none or cannot be read, each reported."""
     files: list[Path] = []
-    without_audio = 0
+    failed = 0
     for path in paths:
-        below = list(_audio_below(path)) if path.is_dir() else [path]
+        unreadable: list[OSError] = []
+        # Not Path.is_dir: it raises where a folder above cannot be read. Reading the file will say so.
+        below = list(_audio_below(path, unreadable.append)) if os.path.isdir(path) else [path]
         files += below
-        if not below:
-            without_audio += 1
+        for error in unreadable:
+            report(f"{error.filename} cannot be read ({error.strerror}). Check it: ls -ld {error.filename}")
+        failed += len(unreadable)
+        if not below and not unreadable:
+            failed += 1
             report(f"{path} holds no audio files. Files are found by their suffix: {' '.join(sorted(AUDIO_SUFFIXES))}")
-    return list(dict.fromkeys(files)), without_audio
+    return list(dict.fromkeys(files)), failed
 
 
-def _audio_below(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+def _audio_below(folder: Path, on_unreadable: Callable[[OSError], None]) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder, onerror=on_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
@@ -101,17 +106,22 @@ def read_transcripts(path: Path) -> dict[Path, str]:
                     "Let its first line be: path,transcript"
                 )
             rows = [(row["path"], row["transcript"]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        return {_absolute(path.parent / name): transcript or "" for name, transcript in rows if name}
+    except (OSError, ValueError, csv.Error) as error:  # ValueError: no UTF-8, or a name that no file can have.
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path} cannot be read as CSV ({reason}), UTF-8 text is needed. Check the file.") from error
-    return {(path.parent / name).resolve(): transcript or "" for name, transcript in rows if name}
+
+
+def _absolute(path: Path) -> Path:
+    # Not Path.resolve: it raises for links in a circle.
+    return Path(os.path.realpath(path))
 
 
 def _whole(recognizer: EmotionRecognizer, transcripts: dict[Path, str]) -> Judge:
     from edge_ser.sources import read_samples
 
     def judge(path: Path) -> list[Event]:
-        return [recognizer.recognize(read_samples(path), transcript=transcripts.get(path.resolve()))]
+        return [recognizer.recognize(read_samples(path), transcript=transcripts.get(_absolute(path)))]
 
     return judge
 

@@ -56,8 +56,11 @@ class Interruption:
             yield item
 
     def _next(self, items: Iterator[Item]) -> Item:
-        self._waiting = True
         try:
+            self._waiting = True
+            # Asked again: a signal that came before `_waiting` has raised nothing.
+            if self._requested and self._stop is None:
+                raise _Interrupted
             return next(items)
         finally:
             self._waiting = False

@@ -71,9 +71,9 @@ def _open_input(arguments: argparse.Namespace) -> Chunks:
 
     if arguments.input != "-":
         blocks = read_blocks(arguments.input)
-    elif is_terminal(sys.stdin):
+    elif sys.stdin is None or is_terminal(sys.stdin):
         raise ConfigError(
-            "stdin is a terminal, raw s16le 16 kHz mono audio is needed there. "
+            f"stdin is {'closed' if sys.stdin is None else 'a terminal'}, raw s16le 16 kHz mono audio is needed there. "
             "Type: arecord -q -t raw -f S16_LE -r 16000 -c 1 | edge-ser listen --input -"
         )
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from typing import TYPE_CHECKING, TypeAlias
 
 from edge_ser.vad import DETECTORS
@@ -47,18 +46,17 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
-def positive_seconds(text: str) -> float:
-    """Return a finite number above 0."""
-    return _number(text, math.inf, "no number of seconds above 0")
+def utterance_seconds(text: str) -> float:
+    """Return a number from 0.01 to 600."""
+    with contextlib.suppress(ValueError):
+        if 0.01 <= float(text) <= 600:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.01 to 600")
 
 
 def share(text: str) -> float:
     """Return a number between 0 and 1, both excluded."""
-    return _number(text, 1.0, "no number between 0 and 1")
-
-
-def _number(text: str, below: float, problem: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0 < float(text) < below:
+        if 0 < float(text) < 1:
             return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is {problem}")
+    raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1")

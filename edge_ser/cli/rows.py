@@ -60,7 +60,7 @@ class JsonRows:
     """The stream's own events, each with the `path` it belongs to; a file without speech has a `note`."""
 
     def __init__(self, labels: Sequence[str], files: Sequence[Path]) -> None:
-        pass
+        self._ascii = not speaks_unicode(sys.stdout)
 
     def write(self, path: Path, events: Sequence[Event]) -> None:
         """Write the lines of one file."""
@@ -68,7 +68,7 @@ class JsonRows:
             if isinstance(event, Emotion | Rejected | Summary):
                 silent = isinstance(event, Summary) and not _results(events)
                 row = {"path": str(path), **event.to_dict(), **({"note": NO_SPEECH} if silent else {})}
-                print(json.dumps(row, ensure_ascii=False, allow_nan=False), flush=True)
+                print(json.dumps(row, ensure_ascii=self._ascii, allow_nan=False), flush=True)
 
 
 class CsvRows:

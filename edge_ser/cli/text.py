@@ -131,10 +131,10 @@ def _lost(dropped_samples: int) -> str:
     return f"{_seconds(dropped_samples)} of audio lost" if dropped_samples else "some audio lost by the device"
 
 
-def is_terminal(file: TextIO) -> bool:
-    """Return whether a person reads along."""
+def is_terminal(file: TextIO | None) -> bool:
+    """Return whether a person reads along, or writes; None is a file that was closed before the program began."""
     try:
-        return file.isatty()
+        return file is not None and file.isatty()
     except ValueError:
         return False
 

@@ -38,7 +38,7 @@ class FakeRecognizer:
     min_duration_s: float = 0.0
     max_duration_s: float = 8.0
     rejection: str | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
     heard: list[NDArray[np.float32]] = field(default_factory=list)
     risks: list[float | None] = field(default_factory=list)
 

@@ -415,6 +415,10 @@ def mistakes(tiny: str, folder: Path) -> list[list[str]]:
     no_column.write_text("file,text\na.wav,hello\n")
     binary = folder / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00\x01")
+    nul = folder / "nul.csv"
+    nul.write_text("path,transcript\na\0.wav,hello\n")
+    raw = folder / "headerless.raw"
+    raw.write_bytes(bytes(32_000))
     whole = ["classify", str(folder), "--model", tiny, "--whole", "--transcripts"]
     return [
         ["listen", "--model", "no-such-model", "--input", str(CONVERSATION)],
@@ -428,6 +432,11 @@ def mistakes(tiny: str, folder: Path) -> list[list[str]]:
         [*whole, str(folder / "missing.csv")],
         [*whole, str(no_column)],
         [*whole, str(binary)],
+        [*whole, str(nul)],
+        ["classify", "--model", tiny, str(raw)],
+        ["classify", "--model", tiny, str(folder / ("a" * 300))],
+        ["listen", "--model", tiny, "--input", str(raw)],
+        ["listen", "--model", tiny, "--input", str(folder / ("a" * 300))],
         ["models", "no-such-model"],
         ["bench", "--model", tiny, "--input", str(folder / "broken.wav")],
     ]
@@ -467,6 +476,8 @@ def test_an_empty_folder_is_reported_and_the_rest_goes_on(
         ["listen", "--vad", "magic"],
         ["classify", "a.wav", "--transcripts", "b.csv"],
         ["bench", "--duration", "nan"],
+        ["bench", "--duration", "0.00001"],
+        ["bench", "--duration", "1e12"],
     ],
 )
 def test_wrong_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -474,6 +485,90 @@ def test_wrong_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture
         main(words)
     assert caught.value.code == 2
     assert "usage: edge-ser" in capsys.readouterr().err
+
+
+def refused_below(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """Close a folder to us; root may read everything, so the system is made to refuse."""
+    for module, name in ((os, "scandir"), (os, "stat"), (os, "open")):
+        original = getattr(module, name)
+
+        def refusing(path: object, *rest: object, original=original, is_scan=name == "scandir", **named: object):
+            if not isinstance(path, int):
+                below = Path(os.fsdecode(path))
+                if closed in below.parents or (is_scan and below == closed):
+                    raise PermissionError(13, "Permission denied", str(path))
+            return original(path, *rest, **named)
+
+        monkeypatch.setattr(module, name, refusing)
+
+
+def test_a_folder_that_is_closed_to_us_is_reported_and_the_rest_goes_on(
+    tiny: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "broken.wav").unlink()
+    closed = folder / "closed"
+    closed.mkdir()
+    words = ["classify", "--model", tiny, "--format", "csv", "--whole"]
+    refused_below(monkeypatch, closed)
+
+    assert main([*words, str(folder)]) == 1
+    output, messages = capsys.readouterr()
+    assert len(output.splitlines()) == 3
+    assert messages.splitlines() == [messages.strip()]
+    assert f"{closed} cannot be read (Permission denied)" in messages
+
+    assert main([*words, str(closed), str(closed / "a.wav"), str(folder / "silence.wav")]) == 1
+    output, messages = capsys.readouterr()
+    assert len(output.splitlines()) == 2
+    assert [line.split(" cannot be read (Permission denied)")[0] for line in messages.splitlines()] == [
+        f"edge-ser: {closed}",
+        f"edge-ser: {closed / 'a.wav'}",
+    ]
+
+
+@pytest.mark.parametrize("format_name", ["table", "jsonl", "csv"])
+def test_a_name_that_is_no_utf_8_stops_nothing(tiny: str, tmp_path: Path, format_name: str) -> None:
+    odd = os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(tmp_path / "z.wav", np.zeros(16_000), 16_000)
+    shutil.copy(tmp_path / "z.wav", tmp_path / odd)
+    (tmp_path / os.fsdecode(b"broken\xe9.wav")).write_text("no audio")
+    done = subprocess.run(
+        [*COMMAND, "classify", "--model", tiny, "--format", format_name, str(tmp_path)], capture_output=True, cwd=ROOT
+    )
+
+    output, messages = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == 1
+    assert [line.startswith("edge-ser: ") for line in messages.splitlines()] == [True]
+    assert "broken\\udce9.wav is not audio" in messages
+    assert "z.wav" in output
+    if format_name == "jsonl":
+        assert [Path(row["path"]).name for row in events_in(output)] == [odd, "z.wav"]
+    else:
+        assert "caf\\udce9.wav" in output
+
+
+def test_json_stays_json_where_the_output_takes_ascii_only(tiny: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "é.wav", np.zeros(16_000), 16_000)
+    done = subprocess.run(
+        [*COMMAND, "classify", "--model", tiny, "--format", "jsonl", str(tmp_path)],
+        check=True, capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert [Path(row["path"]).name for row in events_in(done.stdout.decode("ascii"))] == ["é.wav"]
+
+
+def test_closed_standard_files_are_no_traceback(tiny: str) -> None:
+    words = [*COMMAND, "listen", "--model", tiny, "--input"]
+    closed_input = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *words, "-"], capture_output=True, text=True, cwd=ROOT
+    )
+    closed_output = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *words, str(CONVERSATION)], capture_output=True, text=True, cwd=ROOT
+    )
+
+    assert closed_input.returncode == 1
+    assert closed_input.stderr.startswith("edge-ser: stdin is closed, raw s16le")
+    assert len(closed_input.stderr.splitlines()) == 1
+    assert (closed_output.returncode, closed_output.stderr) == (0, "")
 
 
 def test_a_full_disk_is_one_line(tiny: str) -> None:

@@ -120,6 +120,24 @@ def test_a_signal_while_an_item_is_judged_raises_nothing_there() -> None:
     assert judged == [0, 1, 2, 3]
 
 
+class SignalledBeforeItWaits(Interruption):
+    """The signal comes after the last look at it and before the wait is known to be one."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_waiting" and value and not self._requested:
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().__setattr__(name, value)
+
+
+def test_a_signal_just_before_the_wait_is_not_lost() -> None:
+    def silent_pipe() -> Iterator[int]:
+        pytest.fail("nothing must be waited for")
+        yield 0
+
+    with SignalledBeforeItWaits() as interruption:
+        assert list(interruption.guard(silent_pipe())) == []
+
+
 def test_a_source_that_stops_itself_still_gives_what_it_holds() -> None:
     stopped = []
     with Interruption(stop=lambda: stopped.append(True)) as interruption:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ class FakeStream:
         self.options = options
         self.closed = False
         self._portaudio = portaudio
+        portaudio.opened.append(self)
         self._adc_s = 100.0
 
     def start(self) -> None:
@@ -73,6 +75,7 @@ class FakePortAudio:
         self.works = lambda options: True
         self.error = FakePortAudio.PortAudioError("Invalid sample rate", -9997)
         self.stream: FakeStream | None = None
+        self.opened: list[FakeStream] = []
 
     def query_hostapis(self) -> list[dict]:
         return [{"name": "ALSA"}]
@@ -209,6 +212,28 @@ def test_stop_ends_an_iteration_that_waits(portaudio: FakePortAudio) -> None:
         timer.join()
 
 
+class ClosesBeforeItWaits(threading.Condition):
+    """A signal handler closes the queue when its own thread is about to wait, and so wakes nobody."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.queue.close()
+        return super().wait(timeout)
+
+
+def test_a_close_just_before_the_wait_is_not_lost() -> None:
+    queue = microphone_module._CaptureQueue(capacity_frames=1_000)
+    queue._changed = ClosesBeforeItWaits(threading.RLock())
+    queue._changed.queue = queue
+    assert queue.take(timeout_s=0.01) is None
+
+    queue = microphone_module._CaptureQueue(capacity_frames=1_000)
+    queue._changed = ClosesBeforeItWaits(threading.RLock())
+    queue._changed.queue = queue
+    began_s = time.monotonic()
+    assert queue.take(timeout_s=60.0) is None
+    assert time.monotonic() - began_s < 10
+
+
 def test_after_stop_nothing_more_is_recorded(portaudio: FakePortAudio) -> None:
     with Microphone() as microphone:
         portaudio.stream.deliver(chunk(1))
@@ -293,6 +318,19 @@ def test_a_device_that_cannot_be_opened_gives_the_reason(portaudio: FakePortAudi
     portaudio.works = lambda options: False
     with pytest.raises(AudioDeviceError, match="Invalid sample rate"):
         Microphone().open()
+    assert len(portaudio.opened) == 2
+    assert all(stream.closed for stream in portaudio.opened)
+
+
+def test_a_stream_that_does_not_start_is_closed_before_the_next_is_opened(portaudio: FakePortAudio) -> None:
+    def works(options: dict) -> bool:
+        assert all(stream.closed for stream in portaudio.opened[:-1])
+        return options["samplerate"] == 44_100
+
+    portaudio.works = works
+    with Microphone() as microphone:
+        assert microphone.rate_hz == 44_100
+    assert len(portaudio.opened) == 2
 
 
 @pytest.mark.parametrize(("error", "cure"), [(ImportError(), "pip install"), (OSError(), "apt install libportaudio2")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -103,16 +104,56 @@ def test_a_wav_that_was_written_to_a_pipe_is_read_to_its_end(tmp_path: Path) -> 
     assert len(read_samples(path)) == 16_000
 
 
+def of_unknown_length(path: Path) -> Path:
+    """Make a FLAC file what an encoder writes to a pipe: the 36 bits of its length are 0."""
+    data = bytearray(path.read_bytes())
+    assert data[:4] == b"fLaC"
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("samples", [48_000, 48_001, 100])
+def test_a_flac_that_was_written_to_a_pipe_is_read_to_its_end(tmp_path: Path, samples: int) -> None:
+    path = write(tmp_path / "a.flac", tone(4.0)[:samples])
+    whole = read_samples(path)
+
+    np.testing.assert_array_equal(read_samples(of_unknown_length(path)), whole)
+    assert len(whole) == samples
+
+
+def test_a_truncated_flac_of_unknown_length_is_an_error(tmp_path: Path) -> None:
+    path = cut(of_unknown_length(write(tmp_path / "a.flac", tone())), 0.5)
+
+    with pytest.raises(AudioFormatError, match="is cut off"):
+        read_samples(path)
+
+
+def test_a_file_whose_name_is_no_utf_8_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", tone(1.0))
+    path = (tmp_path / "a.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+
+    assert len(read_samples(path)) == 16_000
+
+
 def broken_files(folder: Path) -> dict[str, Path]:
     (folder / "empty.wav").touch()
     (folder / "text.wav").write_text("this is no audio " * 20)
     (folder / "folder.wav").mkdir()
     os.mkfifo(folder / "pipe.wav")
+    (folder / "headerless.RAW").write_bytes(bytes(32_000))
+    (folder / "circle.wav").symlink_to("circle.wav")
     nan = tone(1.5)
     nan[20_000] = np.nan
     return {
         "does not exist": folder / "missing.wav",
+        "does not exist. Check the name: ls": folder / "text.wav" / "a.wav",
         "is a folder": folder / "folder.wav",
+        "is raw audio": folder / "headerless.RAW",
+        "File name too long": folder / ("a" * 300 + ".wav"),
+        "Too many levels of symbolic links": folder / "circle.wav",
+        "embedded null byte": folder / "a\0.wav",
         "is empty": folder / "empty.wav",
         "is not audio": folder / "text.wav",
         "is a pipe": folder / "pipe.wav",
@@ -129,6 +170,18 @@ def test_every_broken_file_is_one_line_that_says_what_to_do(tmp_path: Path) -> N
         message = str(caught.value)
         assert message.startswith(str(path))
         assert "\n" not in message
+
+
+def test_a_file_below_a_folder_that_is_closed_to_us_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read everything, so the system is made to refuse.
+    def refuse(path: Path, **_: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(AudioFormatError, match="cannot be read .Permission denied."):
+        read_blocks(tmp_path / "a.wav")
 
 
 def test_what_can_be_seen_at_once_is_raised_before_the_first_block(tmp_path: Path) -> None:
@@ -164,6 +217,31 @@ def test_half_a_sample_at_the_end_is_left_out_with_a_warning(caplog: pytest.LogC
 
     np.testing.assert_array_equal(np.concatenate(blocks), [0.5])
     assert "half a sample" in caplog.text
+
+
+def test_a_pipe_that_does_not_block_is_read_to_its_end() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+
+    def write_late() -> None:
+        for piece in (b"\x00\x40", b"\x00\xc0"):
+            time.sleep(0.05)
+            os.write(writer, piece)
+        os.close(writer)
+
+    thread = threading.Thread(target=write_late)
+    thread.start()
+    with open(reader, "rb", buffering=0) as pipe:
+        samples = np.concatenate([np.zeros(0, np.float32), *pcm_blocks(pipe)])
+    thread.join()
+
+    np.testing.assert_array_equal(samples, [0.5, -0.5])
+
+
+def test_a_pipe_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    with open(tmp_path / "output", "wb", buffering=0) as output, open(output.fileno(), "rb", 0, closefd=False) as pipe:
+        with pytest.raises(AudioFormatError, match="the input cannot be read .Bad file descriptor."):
+            list(pcm_blocks(pipe))
 
 
 def test_pacing_keeps_the_samples_and_takes_their_time() -> None:

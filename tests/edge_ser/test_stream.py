@@ -125,6 +125,23 @@ def test_long_speech_loses_nothing():
     np.testing.assert_array_equal(np.concatenate(recognizer.heard), samples)
 
 
+@given(longest_s=st.floats(0.181, 10.0))
+@settings(max_examples=60, deadline=None)
+def test_a_model_for_short_utterances_streams_too(longest_s):
+    recognizer = FakeRecognizer(max_duration_s=longest_s)
+    samples = scripted_audio([(False, 0.5), (True, 3.0), (False, 1.0)])
+    stream = new_stream(recognizer, options=None)
+    *_, summary = whole(stream, samples)
+    assert max(heard.size for heard in recognizer.heard) <= round(longest_s * RATE_HZ)
+    assert summary.ledger.balances
+    assert summary.ledger.classified_samples >= 3.0 * RATE_HZ
+
+
+def test_a_model_for_no_utterance_at_all_says_what_a_stream_needs():
+    with pytest.raises(ConfigError, match=r"takes 0.1 s at most, a stream needs 0.18 s"):
+        new_stream(FakeRecognizer(max_duration_s=0.1), options=None)
+
+
 def test_utterances_are_no_longer_than_the_model_takes():
     recognizer = FakeRecognizer(max_duration_s=4.0)
     whole(new_stream(recognizer, options=None), scripted_audio([(True, 9.0)]))
@@ -237,6 +254,35 @@ def test_a_model_that_fails_loses_no_sample():
     *_, summary = stream.finish()
     assert summary.ledger.balances
     assert summary.ledger.captured_samples == samples.size
+    assert summary.ledger.rejected_samples > 0
+
+
+@pytest.mark.parametrize("error", [ConfigError("another model's voice"), KeyboardInterrupt()])
+def test_a_model_that_fails_on_the_first_of_several_utterances_loses_no_sample(error):
+    recognizer = FakeRecognizer(error=error)
+    # Speech until the last frame, which is not full: only `finish` finds that it must be cut, and that it ends.
+    samples = scripted_audio([(True, 2.01)])
+    stream = new_stream(recognizer)
+    stream.push(samples)
+    assert recognizer.heard == []
+    with pytest.raises(type(error)):
+        stream.finish()
+    assert len(recognizer.heard) == 1
+    assert stream.ledger.balances
+    (summary,) = stream.finish()
+    assert summary.ledger.balances
+    assert summary.utterances == 2
+    assert summary.ledger.captured_samples == summary.ledger.rejected_samples == samples.size
+
+
+def test_an_interrupt_while_the_model_judges_loses_no_sample():
+    samples = scripted_audio([(True, 1.0), (False, 1.0)])
+    stream = new_stream(FakeRecognizer(error=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        stream.push(samples)
+    assert stream.ledger.balances
+    *_, summary = stream.finish()
+    assert summary.ledger.balances
     assert summary.ledger.rejected_samples > 0
 
 

@@ -73,7 +73,7 @@ def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
     assert receipt["integer_operators"] >= 10
     assert set(receipt) == {
         *("cosine", "blocks", "ua_before", "ua_after", "agreement", "bytes_before", "bytes_after"),
-        *("speed_ratio", "integer_operators", "float_operators", "environment"),
+        *("probability_shift", "speed_ratio", "integer_operators", "float_operators", "environment"),
     }
     assert min(receipt["cosine"].values()) >= 0.99 and list(receipt["cosine"]) == ["0.4", "0.5", "1", "2", "4", "8"]
 

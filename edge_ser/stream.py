@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edge_ser.recognizer import EmotionRecognizer, Judgement
     from edge_ser.vad import SpeechDetector
 
+_SHORTEST_LIMIT_S = 0.2
+
 Source = Iterable[NDArray[np.generic] | Overflow | DeviceLost | DeviceRestored]
 """Where audio comes from: chunks as `Stream.push` takes them and, between them, what happened to the device."""
 
@@ -255,18 +257,20 @@ class Stream:
 
 def _options_within(longest_s: float) -> SegmenterOptions:
     """Return the default options, scaled down as far as a model that takes at most `longest_s` seconds needs it."""
+    if longest_s < _SHORTEST_LIMIT_S:
+        raise ConfigError(
+            f"The model takes {longest_s:g} s at most, a stream needs {_SHORTEST_LIMIT_S:g} s. Use another model."
+        )
     default = SegmenterOptions()
     spare_s = 0.06  # a little more than the options need between each other
     room_s = longest_s - spare_s
-    cut_search_s = min(default.cut_search_s, max(room_s - default.pre_roll_s, room_s / 2))
-    if cut_search_s < spare_s:
-        raise ConfigError(
-            f"The model takes {longest_s:g} s at most, a stream needs {3 * spare_s:g} s. Use another model."
-        )
+    pre_roll_s = min(default.pre_roll_s, room_s / 4)
+    min_speech_s = min(default.min_speech_s, (room_s - pre_roll_s - spare_s) / 2)
     return replace(
         default,
         max_utterance_s=min(default.max_utterance_s, longest_s),
-        cut_search_s=cut_search_s,
-        pre_roll_s=min(default.pre_roll_s, room_s - cut_search_s),
-        min_speech_s=min(default.min_speech_s, cut_search_s - spare_s),
+        pre_roll_s=pre_roll_s,
+        min_speech_s=min_speech_s,
+        # Enough speech lies before the search, else the first piece of long speech would be too short to judge.
+        cut_search_s=min(default.cut_search_s, room_s - pre_roll_s - min_speech_s),
     )

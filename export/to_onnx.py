@@ -137,6 +137,7 @@ def build_manifest(model: Mdat, header: dict[str, Any], checkpoint: Path) -> dic
             "checkpoint_sha256": digest,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "epoch": header["epoch"],
+            "started_from": header.get("started_from"),
             "validation_ua": header["validation_ua"],
             "settings": settings,
             "speakers": header["speakers"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class Batch:
     """Int64 (B + M, tokens)."""
     warm: Tensor
     """Float32 (speakers,): 1 where the model may use the voice."""
+    teacher: Tensor | None = None
+    """Float32 (B, size): what the teacher makes of each clip as it was recorded, or None without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class BatchSource:
     seed: int
     repeat: dict[str, int]
     """How often a corpus's clips come in an epoch, by name; 1 if absent."""
+    teacher: dict[Path, NDArray[np.float32]] | None = None
+    """The teacher's vector of each clip, or None."""
 
 
 class EpochBatches(Dataset[Batch]):
@@ -100,7 +105,12 @@ class EpochBatches(Dataset[Batch]):
             text_ids=torch.from_numpy(ids),
             text_mask=torch.from_numpy(mask),
             warm=torch.from_numpy((rng.random(shape.speakers) >= shape.cold).astype(np.float32)),
+            teacher=self._teacher(clips),
         )
+
+    def _teacher(self, clips: Sequence[Clip]) -> Tensor | None:
+        vectors = self.source.teacher
+        return None if vectors is None else torch.from_numpy(np.stack([vectors[clip.path] for clip in clips]))
 
     def _text(self, clip: Clip, rng: np.random.Generator) -> str:
         chance, shape = rng.random(), self.source.shape

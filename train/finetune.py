@@ -10,10 +10,11 @@ text/goemotions.csv.gz. The run folder gets config.json, split.json, tokenizer.j
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,11 +22,11 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from edge_ser.corpus import FOUR_CLASSES, Clip
-from edge_ser.errors import EdgeSerError
+from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
 from train.audio_cache import AudioCache, clip_cache
 from train.augment import Augmenter
-from train.batches import BatchShape, BatchSource
+from train.batches import BatchSource
 from train.settings import Settings, data_folder, read_settings, read_sounds, read_split, with_epochs
 from train.splits import Split
 from train.systems.mdat import Mdat
@@ -69,11 +70,16 @@ def _source(settings: Settings, split: Split, audio: AudioCache, data: Path, run
         augmenter=augmenter,
         tokenizer=_tokenizer(run, data, settings),
         pairs=ConstructedPairs.of(read_sentences(data / "text" / "goemotions.csv.gz"), "train"),
-        shape=BatchShape(),
+        shape=settings.batch,
         max_tokens=settings.model.max_tokens,
         seed=settings.seed,
         repeat=settings.repeat,
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash that tells which file it was."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def bill_of_materials(source: BatchSource) -> list[dict[str, object]]:
@@ -89,11 +95,29 @@ def bill_of_materials(source: BatchSource) -> list[dict[str, object]]:
     rows.append({"corpus": "noise recordings", "licence": "CC0 or CC BY", "utterances": noises, "speakers": 0})
     rooms = len(source.augmenter.rooms)
     rows.append({"corpus": "room responses", "licence": "Apache-2.0 or MIT", "utterances": rooms, "speakers": 0})
+    if source.teacher is not None:
+        clips = len(source.teacher)
+        rows.append(
+            {"corpus": "Whisper tiny.en encoder (teacher)", "licence": "MIT", "utterances": clips, "speakers": 0}
+        )
     return rows
 
 
-def train(settings: Settings, data: Path, run: Path) -> float:
-    """Train to the last epoch and return the best validation UA."""
+def train(settings: Settings, data: Path, run: Path, start: Path | None = None, teacher: Path | None = None) -> float:
+    """Train to the last epoch and return the best validation UA.
+
+    Args:
+        settings: What to train.
+        data: The corpora's folder.
+        run: The run's folder; a run that stopped there goes on.
+        start: A checkpoint to begin with, trained on the same split.
+        teacher: Folder of the pretrained encoder whose vectors are to be predicted.
+
+    Raises:
+        ConfigError: Settings and options do not fit each other or the run.
+    """
+    if (settings.teacher_weight > 0) != (teacher is not None):
+        raise ConfigError("teacher_weight and --teacher belong together; give both or neither")
     run.mkdir(parents=True, exist_ok=True)
     split = read_split(settings, data)
     speakers = {side: sorted({c.speaker for c in getattr(split, side)}) for side in ("train", "validation", "test")}
@@ -101,7 +125,15 @@ def train(settings: Settings, data: Path, run: Path) -> float:
     (run / "config.json").write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
     audio = clip_cache(split.train + split.validation, run.parent / "cache")
     source = _source(settings, split, audio, data, run)
-    trainer = Trainer(settings, run)
+    teacher_size = 0
+    if teacher is not None:
+        from train.teacher import teacher_vectors  # late: only distillation needs transformers
+
+        vectors = teacher_vectors(teacher, [clip.path for clip in split.train], audio, run.parent / "cache")
+        source, teacher_size = replace(source, teacher=vectors), len(next(iter(vectors.values())))
+    trainer = Trainer(settings, run, teacher_size)
+    if start is not None:
+        trainer.start_from(start, speakers)
     trainer.resume()
     while trainer.epoch < settings.optimiser.epochs:
         loss = trainer.train_epoch(source)
@@ -111,7 +143,12 @@ def train(settings: Settings, data: Path, run: Path) -> float:
             record["validation_ua"] = round(ua, 4)
             if ua > trainer.best:
                 trainer.best = ua
-                about = {"validation_ua": ua, "speakers": speakers, "training_data": bill_of_materials(source)}
+                about = {
+                    "validation_ua": ua,
+                    "speakers": speakers,
+                    "training_data": bill_of_materials(source),
+                    "started_from": file_sha256(start) if start else None,
+                }
                 trainer.save_best(about)
         trainer.save()
         with (run / "metrics.jsonl").open("a", encoding="utf-8") as lines:
@@ -129,13 +166,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="the corpora's folder (default: EDGE_SER_DATA)")
     parser.add_argument("--run", type=Path, help="the run's folder (default: runs/NAME)")
     parser.add_argument("--epochs", type=int, help="train for another number of epochs than the settings say")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="begin with these weights, not random ones")
+    parser.add_argument("--teacher", type=Path, metavar="FOLDER", help="a Whisper encoder to learn from")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     options = parser.parse_args(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
         settings = with_epochs(read_settings(options.settings), options.epochs)
-        best = train(settings, data_folder(options.data), options.run or Path("runs") / settings.name)
+        run = options.run or Path("runs") / settings.name
+        best = train(settings, data_folder(options.data), run, options.start, options.teacher)
     except EdgeSerError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 1

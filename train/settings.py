@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_ser.corpus import FOUR_CLASSES, Clip, read_manifest
 from edge_ser.errors import ConfigError
 from edge_ser.sources import read_blocks
+from train.batches import BatchShape
 from train.splits import Split, split_by_speaker
 from train.systems.mdat import MdatConfig
 
@@ -51,6 +52,9 @@ class Settings:
     test_fraction: float
     seed: int
     repeat: dict[str, int] = field(default_factory=dict)
+    batch: BatchShape = field(default_factory=BatchShape)
+    teacher_weight: float = 0.0
+    """Weight of predicting the teacher's vector from the embedding; above 0 a run needs --teacher."""
     model: MdatConfig = field(default_factory=MdatConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
 
@@ -66,6 +70,7 @@ def read_settings(path: Path) -> Settings:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         raw["corpora"] = tuple(raw["corpora"])
+        raw["batch"] = BatchShape(**raw.get("batch", {}))
         raw["model"] = MdatConfig(**raw.get("model", {}))
         raw["optimiser"] = Optimiser(**raw.get("optimiser", {}))
         settings = Settings(**raw)

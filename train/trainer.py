@@ -26,7 +26,7 @@ from train.systems.mdat import Mdat
 class Trainer:
     """One run: model, running average, optimiser and where it stands."""
 
-    def __init__(self, settings: Settings, run: Path) -> None:
+    def __init__(self, settings: Settings, run: Path, teacher_size: int = 0) -> None:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.run = run
@@ -36,7 +36,9 @@ class Trainer:
         )
         # Reads the embedding alone, so that the encoder learns before the fusion does; it is not kept.
         self.helper = nn.Linear(self.model.embedding_size, settings.model.classes)
+        self.predictor = nn.Linear(self.model.embedding_size, teacher_size) if teacher_size else None
         parameters = [*self.model.parameters(), *self.helper.parameters()]
+        parameters += self.predictor.parameters() if self.predictor else []
         self.optimiser = torch.optim.AdamW(
             _decay_groups(parameters, settings.optimiser.weight_decay), lr=settings.optimiser.peak_learning_rate
         )
@@ -54,6 +56,8 @@ class Trainer:
         """Write last.safetensors: everything that the next epoch depends on."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"helper.{name}": value for name, value in self.helper.state_dict().items()}
+        if self.predictor:
+            tensors |= {f"predictor.{name}": value for name, value in self.predictor.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         header = {"epoch": self.epoch, "best": self.best, "settings": asdict(self.settings)}
         save_checkpoint(self.run / "last.safetensors", tensors | flatten_optimizer(self.optimiser), header)
@@ -65,6 +69,18 @@ class Trainer:
         half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         save_checkpoint(self.run / "best.safetensors", half, header)
 
+    def start_from(self, checkpoint: Path, speakers: dict[str, list[str]]) -> None:
+        """Begin with a checkpoint's weights.
+
+        Raises:
+            ConfigError: It was trained on another split, so a test speaker might have been heard.
+        """
+        tensors, header = read_checkpoint(checkpoint)
+        if header.get("speakers") != speakers:
+            raise ConfigError(f"{checkpoint} was trained on another split; need the same corpora, fractions and seed")
+        self.model.load_state_dict(tensors)
+        self.kept.load_state_dict(tensors)
+
     def resume(self) -> None:
         """Go on from last.safetensors, if there is one."""
         path = self.run / "last.safetensors"
@@ -75,6 +91,8 @@ class Trainer:
         self.model.load_state_dict(_under("model.", tensors))
         self.average.load_state_dict(_under("average.", tensors))
         self.helper.load_state_dict(_under("helper.", tensors))
+        if self.predictor:
+            self.predictor.load_state_dict(_under("predictor.", tensors))
         restore_optimizer(self.optimiser, tensors)
         self.epoch, self.best = int(str(header["epoch"])), float(str(header["best"]))
 
@@ -108,13 +126,26 @@ class Trainer:
         """Take one optimiser step and return the loss."""
         options = self.settings.optimiser
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bfloat16"):
-            loss = batch_loss(self.model, self.helper, batch, shape, options.label_smoothing)
+            loss = self._loss(batch, shape)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), options.gradient_clip)
         self.optimiser.step()
         self.average.update_parameters(self.model)
         return float(loss.detach())
+
+    def _loss(self, batch: Batch, shape: BatchShape) -> Tensor:
+        frames, embedding = self.model.listen(batch.audio)
+        smoothing = self.settings.optimiser.label_smoothing
+        loss = emotion_loss(self.model, frames, embedding, batch, shape, smoothing)
+        spoken = embedding[: len(batch.labels)]
+        loss = loss + 0.3 * nn.functional.cross_entropy(
+            self.helper(spoken).float(), batch.labels, label_smoothing=smoothing
+        )
+        if self.predictor is not None and batch.teacher is not None:
+            closeness = nn.functional.cosine_similarity(self.predictor(spoken).float(), batch.teacher)
+            loss = loss + self.settings.teacher_weight * (1.0 - closeness).mean()
+        return loss
 
     def _set_rate(self, done: float) -> None:
         rate = learning_rate(done, self.settings.optimiser)
@@ -130,17 +161,16 @@ def learning_rate(done: float, options: Optimiser) -> float:
     return options.peak_learning_rate * 0.5 * (1.0 + math.cos(math.pi * rest))
 
 
-def batch_loss(model: Mdat, helper: nn.Module, batch: Batch, shape: BatchShape, label_smoothing: float) -> Tensor:
-    """Return cross-entropy on speech, of fusion and helper, plus, for non-speech, against no preference at all."""
+def emotion_loss(
+    model: Mdat, frames: Tensor, embedding: Tensor, batch: Batch, shape: BatchShape, label_smoothing: float
+) -> Tensor:
+    """Return cross-entropy on speech plus, for non-speech, cross-entropy against no preference at all."""
     speech = shape.speakers * shape.utterances
-    frames, embedding = model.listen(batch.audio)
     known = embedding[:speech].detach().float().reshape(shape.speakers, shape.utterances, -1)
     voice = histories(known, batch.warm)
     fresh = torch.zeros(len(batch.audio) - speech, voice.shape[1])
     logits = model.judge(frames, batch.text_ids, batch.text_mask, torch.cat([voice, fresh])).float()
     loss = nn.functional.cross_entropy(logits[:speech], batch.labels, label_smoothing=label_smoothing)
-    alone = helper(embedding[:speech]).float()
-    loss = loss + 0.3 * nn.functional.cross_entropy(alone, batch.labels, label_smoothing=label_smoothing)
     if shape.non_speech:
         nobody = -nn.functional.log_softmax(logits[speech:], dim=-1).mean(-1)
         loss = loss + 0.2 * nobody.mean()

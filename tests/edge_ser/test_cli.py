@@ -558,9 +558,7 @@ def test_json_stays_json_where_the_output_takes_ascii_only(tiny: str, tmp_path: 
 
 def test_closed_standard_files_are_no_traceback(tiny: str) -> None:
     words = [*COMMAND, "listen", "--model", tiny, "--input"]
-    closed_input = subprocess.run(
-        ["sh", "-c", '"$@" <&-', "sh", *words, "-"], capture_output=True, text=True, cwd=ROOT
-    )
+    closed_input = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *words, "-"], capture_output=True, text=True, cwd=ROOT)
     closed_output = subprocess.run(
         ["sh", "-c", '"$@" >&-', "sh", *words, str(CONVERSATION)], capture_output=True, text=True, cwd=ROOT
     )

@@ -82,7 +82,7 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def bill_of_materials(source: BatchSource) -> list[dict[str, object]]:
+def bill_of_materials(source: BatchSource, settings: Settings) -> list[dict[str, object]]:
     """Return what the weights are learnt from: one row a corpus, sentences and noises included."""
     rows: list[dict[str, object]] = []
     for corpus in sorted({clip.corpus for clip in source.clips}):
@@ -96,10 +96,9 @@ def bill_of_materials(source: BatchSource) -> list[dict[str, object]]:
     rooms = len(source.augmenter.rooms)
     rows.append({"corpus": "room responses", "licence": "Apache-2.0 or MIT", "utterances": rooms, "speakers": 0})
     if source.teacher is not None:
+        name = f"{settings.teacher_name} (teacher)"
         clips = len(source.teacher)
-        rows.append(
-            {"corpus": "Whisper tiny.en encoder (teacher)", "licence": "MIT", "utterances": clips, "speakers": 0}
-        )
+        rows.append({"corpus": name, "licence": settings.teacher_licence, "utterances": clips, "speakers": 0})
     return rows
 
 
@@ -146,7 +145,7 @@ def train(settings: Settings, data: Path, run: Path, start: Path | None = None, 
                 about = {
                     "validation_ua": ua,
                     "speakers": speakers,
-                    "training_data": bill_of_materials(source),
+                    "training_data": bill_of_materials(source, settings),
                     "started_from": file_sha256(start) if start else None,
                 }
                 trainer.save_best(about)

@@ -55,6 +55,10 @@ class Settings:
     batch: BatchShape = field(default_factory=BatchShape)
     teacher_weight: float = 0.0
     """Weight of predicting the teacher's vector from the embedding; above 0 a run needs --teacher."""
+    teacher_name: str = "teacher"
+    """What the bill of materials calls it."""
+    teacher_licence: str = "unknown"
+    """Its licence."""
     model: MdatConfig = field(default_factory=MdatConfig)
     optimiser: Optimiser = field(default_factory=Optimiser)
 

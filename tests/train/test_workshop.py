@@ -83,3 +83,45 @@ def test_evaluate_scores_only_speakers_that_were_never_heard(
 def test_an_unknown_corpus_is_one_line(fp32_bundle: Path, miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate([str(fp32_bundle), "--data", str(miniature), "--corpora", "gamma"]) == 1
     assert "gamma: no clip of an unseen speaker" in capsys.readouterr().err
+
+
+def test_going_on_with_another_seed_is_refused(
+    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved.toml"
+    moved.write_text(settings_file.read_text().replace("seed = 3", "seed = 4"))
+    begun = tmp_path / "tiny"
+    shutil.copytree(finished_run, begun)
+    assert run(moved, miniature, begun) == 1
+    assert "was begun with another seed" in capsys.readouterr().err
+
+
+def test_a_second_stage_learns_from_a_teacher_and_keeps_the_split(
+    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="distillation needs the extra train")
+    teacher = tmp_path / "encoder"
+    shape = {"d_model": 16, "encoder_layers": 4, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+    config = transformers.WhisperConfig(**shape, num_mel_bins=80)
+    transformers.models.whisper.modeling_whisper.WhisperEncoder(config).save_pretrained(teacher)
+    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(teacher)
+    second = tmp_path / "second.toml"
+    second.write_text(settings_file.read_text().replace("seed = 3", "seed = 3\nteacher_weight = 1.0"))
+    best = str(finished_run / "best.safetensors")
+    stage = ("--start", best, "--teacher", str(teacher), "--epochs", "1")
+    assert run(second, miniature, tmp_path / "run", *stage) == 0
+    _, header = read_checkpoint(tmp_path / "run" / "best.safetensors")
+    materials, speakers = header["training_data"], header["speakers"]
+    assert isinstance(materials, list) and any("teacher" in row["corpus"] for row in materials)
+    assert speakers == json.loads((finished_run / "split.json").read_text())
+    assert run(second, miniature, tmp_path / "without", "--start", best) == 1
+    assert "--teacher belong together" in capsys.readouterr().err
+
+
+def test_a_start_from_another_split_is_refused(
+    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "moved.toml"
+    moved.write_text(settings_file.read_text().replace("seed = 3", "seed = 4"))
+    code = run(moved, miniature, tmp_path / "run", "--start", str(finished_run / "best.safetensors"))
+    assert code == 1 and "another split" in capsys.readouterr().err

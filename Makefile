@@ -12,7 +12,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    tests, lint and types, as continuous integration does"
 	@echo "make figures  measure again what README shows (EDGE_SER_DATA: the corpora)"
-	@echo "make model    train, export and quantise mdat-int8 again (EDGE_SER_DATA: the corpora)"
+	@echo "make model    train, export and quantise mdat-int8 again (EDGE_SER_DATA: the corpora; TEACHER: a Whisper encoder)"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,7 +58,9 @@ figures: $(VENV)/.dev
 
 model: $(VENV)/.dev
 	$(BIN)/python -m train.finetune train/configs/mdat.toml --run runs/mdat
-	$(BIN)/python -m train.keep runs/mdat
+	$(BIN)/python -m train.finetune train/configs/mdat-distilled.toml --run runs/mdat-distilled \
+	  --start runs/mdat/best.safetensors --teacher "$(TEACHER)"
+	$(BIN)/python -m train.keep runs/mdat-distilled
 	$(BIN)/python export/to_onnx.py train/checkpoints/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8
 	$(BIN)/python -m train.evaluate build/mdat-int8 --corpora emodb cremad nemo ravdess emovo --out benchmarks/results/mdat-int8.json

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.bundle import Bundle
+from edge_ser.environment import environment
 from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.metrics import bootstrap_interval, confusion_matrix, unweighted_accuracy
 from export.calibrate import fit_calibration
 from export.card import render_card
 from export.material import LENGTHS_S, Material, crop, progress, read_material
-from export.provenance import environment
 from export.receipt import Inputs, cosine, count_operators, open_session, run, speed_ratio, sqnr_db
 from export.static_int8 import prepare, quantisable_blocks, quantise
 

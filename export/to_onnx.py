@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from edge_ser.bundle import Bundle, Manifest
 from edge_ser.corpus import FOUR_CLASSES
+from edge_ser.environment import environment
 from edge_ser.errors import ConfigError, EdgeSerError
-from export.provenance import environment
 from export.receipt import open_session
 from train.checkpoint import read_checkpoint
 from train.systems.mdat import Mdat, MdatConfig
@@ -100,7 +100,6 @@ def build_manifest(model: Mdat, header: dict[str, Any], checkpoint: Path) -> dic
     """Return the manifest of the fp32 bundle as plain data; calibration is neutral until `quantize.py` fits it."""
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     settings = header["settings"]
-    size = model.embedding_size
     return {
         "format_version": 1,
         "name": settings["name"],
@@ -112,23 +111,10 @@ def build_manifest(model: Mdat, header: dict[str, Any], checkpoint: Path) -> dic
         "min_duration_s": MIN_DURATION_S,
         "max_duration_s": MAX_DURATION_S,
         "graphs": {"model": "model.onnx"},
-        "inputs": [
-            _tensor("audio", "float32", [1, "samples"], kind="audio", parameters={}),
-            _tensor(
-                "text_ids", "int64", [1, "tokens"], kind="text_ids", parameters={"max_tokens": model.config.max_tokens}
-            ),
-            _tensor("text_mask", "int64", [1, "tokens"], kind="text_mask", parameters={}),
-            _tensor(
-                "voice",
-                "float32",
-                [1, 2 * size + 1],
-                kind="voice",
-                parameters={"embedding_size": size, "space": f"{settings['name']}-{digest[:12]}"},
-            ),
-        ],
+        "inputs": _inputs(model, space=f"{settings['name']}-{digest[:12]}"),
         "outputs": [
             _tensor("logits", "float32", [1, len(FOUR_CLASSES)]),
-            _tensor("embedding", "float32", [1, size]),
+            _tensor("embedding", "float32", [1, model.embedding_size]),
         ],
         "calibration": {"temperature": 1.0, "default_risk": 0.15, "risks": []},
         "licence": "Apache-2.0, with attribution to the corpora in training_data",
@@ -147,6 +133,17 @@ def build_manifest(model: Mdat, header: dict[str, Any], checkpoint: Path) -> dic
         "files": {},
         "base": None,
     }
+
+
+def _inputs(model: Mdat, space: str) -> list[dict[str, Any]]:
+    tokens = {"max_tokens": model.config.max_tokens}
+    voice = {"embedding_size": model.embedding_size, "space": space}
+    return [
+        _tensor("audio", "float32", [1, "samples"], kind="audio", parameters={}),
+        _tensor("text_ids", "int64", [1, "tokens"], kind="text_ids", parameters=tokens),
+        _tensor("text_mask", "int64", [1, "tokens"], kind="text_mask", parameters={}),
+        _tensor("voice", "float32", [1, 2 * model.embedding_size + 1], kind="voice", parameters=voice),
+    ]
 
 
 def _tensor(name: str, dtype: str, shape: list[int | str], **more: object) -> dict[str, Any]:

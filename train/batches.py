@@ -74,6 +74,11 @@ class BatchSource:
     teacher: dict[Path, NDArray[np.float32]] | None = None
     """The teacher's vector of each clip, or None."""
 
+    @property
+    def teacher_size(self) -> int:
+        """Numbers in a teacher's vector; 0 without a teacher."""
+        return len(next(iter(self.teacher.values()))) if self.teacher else 0
+
 
 class EpochBatches(Dataset[Batch]):
     """The batches of one epoch; batch `i` of epoch `e` is always the same."""

@@ -124,36 +124,40 @@ def train(settings: Settings, data: Path, run: Path, start: Path | None = None, 
     (run / "config.json").write_text(json.dumps(asdict(settings), indent=1) + "\n", encoding="utf-8")
     audio = clip_cache(split.train + split.validation, run.parent / "cache")
     source = _source(settings, split, audio, data, run)
-    teacher_size = 0
     if teacher is not None:
         from train.teacher import teacher_vectors  # late: only distillation needs transformers
 
-        vectors = teacher_vectors(teacher, [clip.path for clip in split.train], audio, run.parent / "cache")
-        source, teacher_size = replace(source, teacher=vectors), len(next(iter(vectors.values())))
-    trainer = Trainer(settings, run, teacher_size)
+        paths = [clip.path for clip in split.train]
+        source = replace(source, teacher=teacher_vectors(teacher, paths, audio, run.parent / "cache"))
+    trainer = Trainer(settings, run, source.teacher_size)
     if start is not None:
         trainer.start_from(start, speakers)
     trainer.resume()
+    about: dict[str, object] = {
+        "speakers": speakers,
+        "training_data": bill_of_materials(source, settings),
+        "started_from": file_sha256(start) if start else None,
+    }
     while trainer.epoch < settings.optimiser.epochs:
         loss = trainer.train_epoch(source)
-        record: dict[str, float] = {"epoch": trainer.epoch, "loss": round(loss, 4)}
-        if trainer.epoch % VALIDATE_EVERY == 0 or trainer.epoch == settings.optimiser.epochs:
-            ua = validation_ua(trainer.kept, split.validation, audio)
-            record["validation_ua"] = round(ua, 4)
-            if ua > trainer.best:
-                trainer.best = ua
-                about = {
-                    "validation_ua": ua,
-                    "speakers": speakers,
-                    "training_data": bill_of_materials(source, settings),
-                    "started_from": file_sha256(start) if start else None,
-                }
-                trainer.save_best(about)
-        trainer.save()
-        with (run / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(record) + "\n")
-        tqdm.write("  ".join(f"{name} {value}" for name, value in record.items()))
+        _validate_and_keep(trainer, split.validation, audio, loss, about)
     return trainer.best
+
+
+def _validate_and_keep(
+    trainer: Trainer, clips: Sequence[Clip], audio: AudioCache, loss: float, about: dict[str, object]
+) -> None:
+    record: dict[str, float] = {"epoch": trainer.epoch, "loss": round(loss, 4)}
+    if trainer.epoch % VALIDATE_EVERY == 0 or trainer.epoch == trainer.settings.optimiser.epochs:
+        ua = validation_ua(trainer.kept, clips, audio)
+        record["validation_ua"] = round(ua, 4)
+        if ua > trainer.best:
+            trainer.best = ua
+            trainer.save_best({"validation_ua": ua, **about})
+    trainer.save()
+    with (trainer.run / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+    tqdm.write("  ".join(f"{name} {value}" for name, value in record.items()))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import edge_ser
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.cli.options import Commands, add_vad, load_model, positive_int, utterance_seconds
 from edge_ser.cli.tables import add_format, print_json
+from edge_ser.environment import environment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         "vad_ms_per_s": round(_vad_ms_per_s(arguments.vad, audio), 3),
         "load_s": round(load_s, 3),
         "resident_mb": _resident_mb(),
-        "environment": _environment(),
+        "environment": {"edge_ser": edge_ser.__version__, **environment("onnxruntime")},
     }
     if arguments.format == "json":
         print_json(result)
@@ -125,28 +125,6 @@ def _resident_mb() -> float | None:
         return None
     kilobytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")), None)
     return None if kilobytes is None else round(int(kilobytes) * 1024 / 1e6, 1)
-
-
-def _environment() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {
-        "edge_ser": edge_ser.__version__,
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        "onnxruntime": version("onnxruntime"),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
-    return next(names, platform.processor())
 
 
 def _print_text(result: dict[str, object]) -> None:

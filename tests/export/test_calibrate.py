@@ -54,7 +54,7 @@ def test_confident_answers_to_noise_raise_the_bar() -> None:
     noise = [np.array([[9.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])] * 5
     calibration = fit_calibration(logits, truth, silent + noise)
     assert calibration.risks[-1].min_confidence > calibration.probabilities(noise[0][0]).max() - 1e-4
-    alone = fit_calibration(logits, truth, silent * 2 + noise[:1])
+    alone = fit_calibration(logits, truth, silent * 3 + noise[:1])
     assert alone.risks == fit_calibration(logits, truth, []).risks
 
 

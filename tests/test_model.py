@@ -109,14 +109,14 @@ def test_a_voice_of_the_model_fits_in_ten_kilobytes_and_a_fresh_one_changes_noth
     assert recognizer.recognize(utterance, voice=again).voice_utterances == 1
 
 
-def test_words_change_the_answer(recognizer: EmotionRecognizer, example: Wave) -> None:
+def test_words_pull_the_answer_towards_what_they_say(recognizer: EmotionRecognizer, example: Wave) -> None:
     utterance = example[int(0.3 * RATE_HZ) : int(3.0 * RATE_HZ)]
     without = recognizer.recognize(utterance)
     happy = recognizer.recognize(utterance, transcript="This is wonderful, I love it so much, thank you!")
     angry = recognizer.recognize(utterance, transcript="I hate this, you are a disgusting idiot!")
     assert not without.text_used and happy.text_used
-    assert happy.probabilities["happy"] > without.probabilities["happy"] > angry.probabilities["happy"]
-    assert angry.probabilities["angry"] > without.probabilities["angry"]
+    assert happy.probabilities["happy"] > angry.probabilities["happy"] + 0.1
+    assert angry.probabilities["angry"] > happy.probabilities["angry"] + 0.1
 
 
 @pytest.mark.corpora

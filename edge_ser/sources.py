@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BLOCK_S = 1.0
 PACE_S = 0.02
+_FILE_STARTS = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")
 PCM_READ_BYTES = 32_000
 # What libsndfile writes about a container whose header promises more bytes than the file has.
 _PROMISE = re.compile(r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -79,10 +80,17 @@ def pcm_blocks(binary_file: BinaryIO | RawIOBase) -> Iterator[NDArray[np.float32
         Mono float32 in [-1, 1), shape (n,), at 16 kHz. Half a sample at the end is left out, with a warning.
 
     Raises:
-        AudioFormatError: The pipe cannot be read.
+        AudioFormatError: The pipe cannot be read, or begins as a WAV, FLAC, OGG, AIFF or MP3 file does.
     """
     half = b""
+    first = True
     while data := _piece(binary_file):
+        if first and data.startswith(_FILE_STARTS):
+            raise AudioFormatError(
+                "the input is an audio file, raw s16le 16 kHz mono audio is needed. "
+                "Give the file's name: edge-ser listen --input FILE"
+            )
+        first = False
         data = half + data
         whole = len(data) - len(data) % 2
         half = data[whole:]

@@ -45,6 +45,12 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def ends(self, stop: Callable[[], None]) -> None:
+        """Let `stop` end the source from now on; it is called at once if a signal has come already."""
+        self._stop = stop
+        if self._requested:
+            stop()
+
     def guard(self, source: Iterable[Item]) -> Iterator[Item]:
         """Yield the items of a source until it ends or a signal came."""
         items = iter(source)

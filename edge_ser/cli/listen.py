@@ -51,15 +51,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.input is not None and arguments.device is not None:
         arguments.usage_error("--device and --input exclude each other")
     file_chunks = _open_input(arguments) if arguments.input is not None else None
-    recognizer = load_model(arguments)
-    stream = recognizer.stream(risk=arguments.risk, vad=arguments.vad)
     with contextlib.ExitStack() as stack:
-        stop = None
+        # From here on, so that a signal during loading ends as one during listening does.
+        interruption = stack.enter_context(Interruption())
+        recognizer = load_model(arguments)
+        stream = recognizer.stream(risk=arguments.risk, vad=arguments.vad)
         chunks = file_chunks
         if chunks is None:
             chunks = microphone = stack.enter_context(_open_microphone(arguments.device))
-            stop = microphone.stop
-        interruption = stack.enter_context(Interruption(stop))
+            interruption.ends(microphone.stop)
         display = stack.enter_context(open_display(arguments.format, recognizer.labels))
         for event in stream.listen(tapped(interruption.guard(chunks), display)):
             display.show(event)

@@ -86,7 +86,7 @@ class EventText:
         if len(candidates) == self._labels and self._labels > 2:
             return "? unclear"
         *first, last = candidates
-        return f"? {', '.join(first)} or {last}" if first else f"? {last}"
+        return f"? {', '.join(first)} or {last}" if first else f"? perhaps {last}"
 
     def reason(self, event: Rejected) -> str:
         """Return in words why an utterance was not judged."""

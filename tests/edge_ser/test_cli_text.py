@@ -1,6 +1,7 @@
 """Lines for people, and how a signal ends a source."""
 
-from __future__ import annotations
+from __future__ from dataclasses import replace
+import annotations
 
 import os
 import signal
@@ -43,6 +44,7 @@ SUMMARY = Summary("tiny", 2, 4.0, AudioLedger(64_000, 32_000, 16_000, 8_000, 8_0
     ("event", "line"),
     [
         (emotion(), "00:03.2-00:05.1  happy    0.87  #########"),
+        (replace(emotion(), uncertain=True), "00:03.2-00:05.1  ? perhaps happy"),
         (emotion(candidates=("happy", "sad")), "00:03.2-00:05.1  ? happy or sad"),
         (emotion(candidates=("happy", "sad", "angry")), "00:03.2-00:05.1  ? happy, sad or angry"),
         (emotion(candidates=LABELS), "00:03.2-00:05.1  ? unclear"),
@@ -156,3 +158,11 @@ def test_handlers_are_put_back() -> None:
     with Interruption():
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_source_named_after_the_signal_is_ended_at_once() -> None:
+    stopped = []
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        interruption.ends(lambda: stopped.append(True))
+    assert stopped == [True]

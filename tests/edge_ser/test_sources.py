@@ -253,3 +253,9 @@ def test_pacing_keeps_the_samples_and_takes_their_time() -> None:
     assert time.monotonic() - began_s >= 0.149
     assert max(len(chunk) for chunk in chunks) == 320
     np.testing.assert_array_equal(np.concatenate(chunks), np.concatenate(blocks))
+
+
+@pytest.mark.parametrize("start", [b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3"])
+def test_an_audio_file_on_stdin_is_not_taken_for_samples(start: bytes) -> None:
+    with pytest.raises(AudioFormatError, match="--input FILE"):
+        list(pcm_blocks(io.BytesIO(start + bytes(4000))))

@@ -1,11 +1,11 @@
 """Lines for people, and how a signal ends a source."""
 
-from __future__ from dataclasses import replace
-import annotations
+from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,3 +95,22 @@ def _check_unique(clips: Sequence[Clip], manifest: Path) -> None:
         if clip.path in seen:
             raise ConfigError(f"{manifest}: {clip.path.name} is listed twice; need each clip once")
         seen.add(clip.path)
+
+
+def list_sounds(table: Path, *, held_out: bool) -> list[Path]:
+    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness.
+
+    A held-out sound with a sibling in training, another cut of the same recording, is in neither part.
+    """
+    with table.open(encoding="utf-8", newline="") as lines:
+        names = sorted(row["path"] for row in csv.DictReader(lines))
+    training = [name for place, name in enumerate(names) if place % 4 != 3]
+    if not held_out:
+        return [table.parent / name for name in training]
+    known = {_recording(name) for name in training}
+    return [table.parent / name for name in names if name not in training and _recording(name) not in known]
+
+
+def _recording(name: str) -> str:
+    """Return what names of cuts of one recording share: `tap` of `tap_2.opus`, `rain_1-17` of `rain_1-17-B.opus`."""
+    return re.sub(r"[_-](\d+|[A-Z])$", "", Path(name).stem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.backends import open_backend
 from edge_ser.bundle import Bundle
-from edge_ser.corpus import Clip, read_manifest
+from edge_ser.corpus import Clip, list_sounds, read_manifest
 from edge_ser.errors import ConfigError
 from edge_ser.events import Emotion
 from edge_ser.frontend import FrontEnd
@@ -71,6 +70,7 @@ def read_material(bundle: Bundle, data: Path) -> Material:
     chosen = [train[int(place)] for place in np.random.default_rng(0).choice(len(train), RANGE_CLIPS)]
     source = _Source(bundle)
     cold, warm = source.conversation(validation)
+    sounds = list_sounds(data / "noise" / "noise.csv", held_out=False)
     return Material(
         ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
         lengths={s: [source.mixed(clip, s, n) for n, clip in enumerate(validation[:LENGTH_CLIPS])] for s in LENGTHS_S},
@@ -78,7 +78,7 @@ def read_material(bundle: Bundle, data: Path) -> Material:
         warm=warm,
         truth=np.array([labels.index(clip.emotion) for clip in validation]),
         speakers=np.array([clip.speaker for clip in validation]),
-        noise=[source.mistaken(path) for path in progress(_noises(data / "noise"), "sound")],
+        noise=[source.mistaken(path) for path in progress(sounds, "sound")],
     )
 
 
@@ -130,10 +130,3 @@ def crop(samples: NDArray[np.float32], seconds: float) -> NDArray[np.float32]:
         return np.resize(samples, wanted)
     start = (len(samples) - wanted) // 2
     return samples[start : start + wanted]
-
-
-def _noises(folder: Path) -> list[Path]:
-    with (folder / "noise.csv").open(encoding="utf-8", newline="") as lines:
-        names = sorted(row["path"] for row in csv.DictReader(lines))
-    # Every fourth sound is kept for evaluation, here as in the workshop.
-    return [folder / name for place, name in enumerate(names) if place % 4 != 3]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ser.corpus import FOUR_CLASSES, Clip, read_manifest
+from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds, read_manifest
 from edge_ser.errors import ConfigError
-from edge_ser.sources import read_blocks
+from edge_ser.sources import read_samples
 from train.batches import BatchShape
 from train.splits import Split, split_by_speaker
 from train.systems.mdat import MdatConfig
@@ -119,19 +117,5 @@ def usable(clip: Clip, corpora: tuple[str, ...]) -> bool:
 
 
 def read_sounds(folder: Path, table: str, *, held_out: bool) -> list[NDArray[np.float32]]:
-    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness.
-
-    A held-out sound with a sibling in training, another cut of the same recording, is in neither part.
-    """
-    with (folder / table).open(encoding="utf-8", newline="") as lines:
-        names = sorted(row["path"] for row in csv.DictReader(lines))
-    chosen = [name for place, name in enumerate(names) if place % 4 != 3]
-    if held_out:
-        known = {_recording(name) for name in chosen}
-        chosen = [name for place, name in enumerate(names) if place % 4 == 3 and _recording(name) not in known]
-    return [np.concatenate(list(read_blocks(folder / name))) for name in chosen]
-
-
-def _recording(name: str) -> str:
-    """Return what names of cuts of one recording share: `tap` of `tap_2.opus`, `rain_1-17` of `rain_1-17-B.opus`."""
-    return re.sub(r"[_-](\d+|[A-Z])$", "", Path(name).stem)
+    """Return the sounds of a table, those for training or those that are held out for tests of robustness."""
+    return [read_samples(path) for path in list_sounds(folder / table, held_out=held_out)]

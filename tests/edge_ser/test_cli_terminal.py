@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -86,3 +87,30 @@ def test_a_bar_shows_on_a_terminal_and_leaves_the_rows_alone(tiny: str, tmp_path
 def test_reading_a_terminal_as_audio_is_refused(tiny: str) -> None:
     written = in_terminal(["listen", "--model", tiny, "--input", "-"], 200)
     assert written.startswith("edge-ser: stdin is a terminal")
+
+
+INTERRUPTED_AT = """
+import os, signal, sys
+import edge_ser
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == INTERRUPTED:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+INTERRUPTED, *sys.argv[1:] = sys.argv[1:]
+sys.meta_path.insert(0, Interrupt())
+from edge_ser.__main__ import run
+raise SystemExit(run())
+"""
+
+
+@pytest.mark.parametrize(("module", "status"), [("numpy", -signal.SIGINT), ("onnxruntime", 0)])
+def test_ctrl_c_while_loading_shows_nothing_of_the_inside(module: str, status: int, tiny: str) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "conversation.flac"
+    command = [sys.executable, "-c", INTERRUPTED_AT, module, "listen", "--model", tiny, "--input", str(example)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+    # Once it can say what became of the audio, it does: none was taken.
+    assert ('"captured_samples": 0' in done.stdout) == (status == 0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_ser.corpus import read_manifest
+from edge_ser.corpus import list_sounds, read_manifest
 from edge_ser.errors import ConfigError
 
 HEAD = "path,corpus,speaker,emotion4,duration_s,gender"
@@ -47,3 +47,14 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, rows: list[str], he
 def test_no_manifest_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pass --data FOLDER"):
         read_manifest(tmp_path / "manifest.csv")
+
+
+def test_no_recording_is_both_heard_in_training_and_held_out(tmp_path: Path) -> None:
+    names = ["rain_1-17-A.opus", "rain_1-18-A.opus", "rain_1-19-A.opus", "rain_1-20-A.opus", "tap_0.opus", "tap_1.opus"]
+    names += ["tap_2.opus", "tap_3.opus"]
+    table = tmp_path / "noise.csv"
+    table.write_text("\n".join(["path", *names]) + "\n", encoding="utf-8")
+    training = [path.name for path in list_sounds(table, held_out=False)]
+    held_out = [path.name for path in list_sounds(table, held_out=True)]
+    assert held_out == ["rain_1-20-A.opus"]  # tap_3 is a cut of what training heard as tap_0 to tap_2
+    assert training == [name for name in names if name not in ("rain_1-20-A.opus", "tap_3.opus")]

@@ -21,22 +21,22 @@ def overconfident(clips: int, seed: int) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def test_temperature_undoes_overconfidence_for_people_it_was_not_fitted_on() -> None:
-    calibration = fit_calibration(*overconfident(2000, 0), [])
+    calibration = fit_calibration(*overconfident(20_000, 0), [])
     assert calibration.temperature == pytest.approx(3.0, rel=0.15)
-    logits, truth = overconfident(2000, 1)
+    logits, truth = overconfident(20_000, 1)
     raw = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     after = expected_calibration_error(calibration.probabilities(logits), truth)
-    assert after < 0.06 and after < 0.4 * expected_calibration_error(raw, truth)
+    assert after < 0.03 < 0.1 < expected_calibration_error(raw, truth)
 
 
 def test_certain_answers_keep_their_risk_on_new_data() -> None:
-    calibration = fit_calibration(*overconfident(4000, 0), [])
-    logits, truth = overconfident(4000, 1)
+    calibration = fit_calibration(*overconfident(20_000, 0), [])
+    logits, truth = overconfident(20_000, 1)
     probabilities = calibration.probabilities(logits)
     for row in calibration.risks:
         certain = probabilities.max(1) >= row.min_confidence
         if certain.sum() > 200:
-            assert np.mean(probabilities.argmax(1)[certain] != truth[certain]) <= row.risk + 0.04
+            assert np.mean(probabilities.argmax(1)[certain] != truth[certain]) <= row.risk + 0.03
         sets = probabilities >= row.min_probability
         assert np.mean(~sets[np.arange(len(truth)), truth]) <= row.risk + 0.02
 

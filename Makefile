@@ -57,8 +57,8 @@ figures: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 
 model: $(VENV)/.dev
-	$(BIN)/python -m train.finetune train/configs/mdat.toml --run runs/mdat
-	$(BIN)/python -m train.finetune train/configs/mdat-distilled.toml --run runs/mdat-distilled \
+	$(BIN)/python -m train.distill train/configs/mdat.toml --run runs/mdat
+	$(BIN)/python -m train.distill train/configs/mdat-distilled.toml --run runs/mdat-distilled \
 	  --start runs/mdat/best.safetensors --teacher "$(TEACHER)"
 	$(BIN)/python -m train.keep runs/mdat-distilled
 	$(BIN)/python export/to_onnx.py train/checkpoints/mdat.safetensors --out build/mdat

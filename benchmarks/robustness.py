@@ -22,8 +22,8 @@ from edge_ser.corpus import FOUR_CLASSES, read_manifest
 from edge_ser.metrics import bootstrap_interval
 from edge_ser.sources import read_samples
 from train.augment import add_noise, add_room, limit_band
+from train.data import data_folder, read_sounds, usable
 from train.evaluate import ua, unseen_clips
-from train.settings import data_folder, read_sounds, usable
 
 Wave = NDArray[np.float32]
 CORPORA = ("cremad", "emodb")

@@ -30,7 +30,7 @@ from edge_ser.environment import environment
 from edge_ser.errors import ConfigError, EdgeSerError
 from export.receipt import open_session
 from train.checkpoint import read_checkpoint
-from train.systems.mdat import Mdat, MdatConfig
+from train.students.mdat import Mdat, MdatConfig
 
 Array = NDArray[Any]
 

@@ -145,7 +145,7 @@ def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(miniature: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of the workshop."""
     pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
-    from train.finetune import main
+    from train.distill import main
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     assert main([str(settings_file), "--data", str(miniature), "--run", str(run), "--threads", "1"]) == 0

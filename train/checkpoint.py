@@ -30,11 +30,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         ConfigError: No such file, or not one that `save_checkpoint` wrote.
     """
     if not path.is_file():
-        raise ConfigError(f"no checkpoint at {path}; train one: python -m train.finetune --help")
+        raise ConfigError(f"no checkpoint at {path}; train one: python -m train.distill --help")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if "edge_ser" not in metadata:
-            raise ConfigError(f"{path} has no edge_ser header; need a checkpoint written by train.finetune")
+            raise ConfigError(f"{path} has no edge_ser header; need a checkpoint written by train.distill")
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     floats = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
     return floats, json.loads(metadata["edge_ser"])

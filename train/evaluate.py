@@ -35,7 +35,7 @@ from edge_ser.metrics import (
 )
 from edge_ser.recognizer import EmotionRecognizer, Judgement
 from edge_ser.sources import read_samples
-from train.settings import data_folder, read_sounds, usable
+from train.data import data_folder, read_sounds, usable
 
 WARM_AFTER = 10
 """Utterances of a speaker that are heard before the warm score counts."""

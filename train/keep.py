@@ -29,7 +29,7 @@ def keep(run: Path, folder: Path) -> Path:
         raise ConfigError(f"{best} has {best.stat().st_size} bytes; need at most {MAX_BYTES}; train a smaller model")
     settings = header["settings"]
     if not isinstance(settings, dict):
-        raise ConfigError(f"{best} does not say its settings; train it again: python -m train.finetune --help")
+        raise ConfigError(f"{best} does not say its settings; train it again: python -m train.distill --help")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{settings['name']}.safetensors"
     shutil.copyfile(best, target)

@@ -11,12 +11,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from train.checkpoint import read_checkpoint  # noqa: E402
+from train.distill import main as distill  # noqa: E402
 from train.evaluate import main as evaluate  # noqa: E402
-from train.finetune import main as finetune  # noqa: E402
 
 
 def run(settings: Path, data: Path, folder: Path, *more: str) -> int:
-    return finetune([str(settings), "--data", str(data), "--run", str(folder), "--threads", "1", *more])
+    return distill([str(settings), "--data", str(data), "--run", str(folder), "--threads", "1", *more])
 
 
 def test_a_run_leaves_what_is_needed_to_understand_and_repeat_it(finished_run: Path) -> None:
@@ -36,16 +36,16 @@ def test_resuming_ends_bit_identical_to_an_uninterrupted_run(
     interrupted = tmp_path / "tiny"
     interrupted.mkdir()
     shutil.copy(finished_run / "tokenizer.json", interrupted)
-    import train.finetune
+    import train.distill
 
-    save = train.finetune.Trainer.save
+    save = train.distill.Trainer.save
 
-    def save_and_stop(self: train.finetune.Trainer) -> None:
+    def save_and_stop(self: train.distill.Trainer) -> None:
         save(self)
         if self.epoch == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.finetune.Trainer, "save", save_and_stop)
+    monkeypatch.setattr(train.distill.Trainer, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         run(settings_file, miniature, interrupted)
     assert run(settings_file, miniature, interrupted) == 0
@@ -60,7 +60,7 @@ def test_wrong_settings_are_one_line(miniature: Path, tmp_path: Path, capsys: py
     wrong.write_text('system = "mdat"\nname = "x"\ncolour = "red"\ncorpora = []\n')
     assert run(wrong, miniature, tmp_path / "run") == 1
     message = capsys.readouterr().err
-    assert message.startswith("finetune: ") and "colour" in message and message.count("\n") == 1
+    assert message.startswith("distill: ") and "colour" in message and message.count("\n") == 1
 
 
 def test_evaluate_scores_only_speakers_that_were_never_heard(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from train.layers import TransformerLayer, masked_deviation, masked_mean, masked_softmax
-from train.small_encoders import SpeechEncoder, TextEncoder
+from train.students.small_encoders import SpeechEncoder, TextEncoder
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,17 @@
-"""A run's settings, read from a TOML file, and the data that they name."""
+"""A student's settings, read from a TOML file, and the data that they name."""
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds, read_manifest
+from edge_ser.corpus import read_manifest
 from edge_ser.errors import ConfigError
-from edge_ser.sources import read_samples
-from train.batches import BatchShape
+from train.data import usable
 from train.splits import Split, split_by_speaker
-from train.systems.mdat import MdatConfig
+from train.students.batches import BatchShape
+from train.students.mdat import MdatConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,18 +84,6 @@ def with_epochs(settings: Settings, epochs: int | None) -> Settings:
     return settings if epochs is None else replace(settings, optimiser=replace(settings.optimiser, epochs=epochs))
 
 
-def data_folder(given: Path | None) -> Path:
-    """Return the corpora's folder: the option, or EDGE_SER_DATA.
-
-    Raises:
-        ConfigError: Neither is given.
-    """
-    folder = given or (Path(os.environ["EDGE_SER_DATA"]) if os.environ.get("EDGE_SER_DATA") else None)
-    if folder is None:
-        raise ConfigError("no data folder; need one with speech/manifest.csv: pass --data FOLDER or set EDGE_SER_DATA")
-    return folder
-
-
 def read_split(settings: Settings, data: Path) -> Split:
     """Return the run's clips with one of the four emotions, split by speaker."""
     clips = [clip for clip in read_manifest(data / "speech" / "manifest.csv") if usable(clip, settings.corpora)]
@@ -109,13 +93,3 @@ def read_split(settings: Settings, data: Path) -> Split:
         test_fraction=settings.test_fraction,
         seed=settings.seed,
     )
-
-
-def usable(clip: Clip, corpora: tuple[str, ...]) -> bool:
-    """Return whether a clip belongs to these corpora and has one of the four emotions."""
-    return clip.corpus in corpora and clip.emotion in FOUR_CLASSES
-
-
-def read_sounds(folder: Path, table: str, *, held_out: bool) -> list[NDArray[np.float32]]:
-    """Return the sounds of a table, those for training or those that are held out for tests of robustness."""
-    return [read_samples(path) for path in list_sounds(folder / table, held_out=held_out)]

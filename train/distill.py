@@ -1,6 +1,6 @@
-"""Train a system on the speakers that its settings choose.
+"""Train a student, with a teacher or without, on the speakers that its settings choose.
 
-    python -m train.finetune train/configs/mdat.toml --data FOLDER --run runs/mdat
+    python -m train.distill train/configs/mdat.toml --data FOLDER --run runs/mdat
 
 Stopped? The same command goes on where it was. FOLDER holds speech/manifest.csv, noise/noise.csv, rir/rir.csv and
 text/goemotions.csv.gz. The run folder gets config.json, split.json, tokenizer.json, metrics.jsonl, last.safetensors
@@ -10,7 +10,6 @@ text/goemotions.csv.gz. The run folder gets config.json, split.json, tokenizer.j
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -26,12 +25,13 @@ from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
 from train.audio_cache import AudioCache, clip_cache
 from train.augment import Augmenter
-from train.batches import BatchSource
-from train.settings import Settings, data_folder, read_settings, read_sounds, read_split, with_epochs
+from train.data import data_folder, file_sha256, read_sounds
 from train.splits import Split
-from train.systems.mdat import Mdat
+from train.students.batches import BatchSource
+from train.students.mdat import Mdat
+from train.students.settings import Settings, read_settings, read_split, with_epochs
+from train.students.trainer import Trainer
 from train.text import ConstructedPairs, read_sentences, train_tokenizer
-from train.trainer import Trainer
 
 VALIDATE_EVERY = 2
 """Epochs."""
@@ -75,11 +75,6 @@ def _source(settings: Settings, split: Split, audio: AudioCache, data: Path, run
         seed=settings.seed,
         repeat=settings.repeat,
     )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the hash that tells which file it was."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def bill_of_materials(source: BatchSource, settings: Settings) -> list[dict[str, object]]:
@@ -163,7 +158,7 @@ def _validate_and_keep(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m train.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m train.distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("settings", type=Path, help="TOML file, for example train/configs/mdat.toml")
     parser.add_argument("--data", type=Path, help="the corpora's folder (default: EDGE_SER_DATA)")
@@ -180,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         run = options.run or Path("runs") / settings.name
         best = train(settings, data_folder(options.data), run, options.start, options.teacher)
     except EdgeSerError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(f"distill: {error}", file=sys.stderr)
         return 1
     print(f"best validation UA {best:.4f}")
     return 0

@@ -4,9 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
-from train.batches import histories  # noqa: E402
 from train.layers import masked_softmax  # noqa: E402
-from train.systems.mdat import DualAttention, GraphAttention, Mdat, MdatConfig  # noqa: E402
+from train.students.batches import histories  # noqa: E402
+from train.students.mdat import DualAttention, GraphAttention, Mdat, MdatConfig  # noqa: E402
 
 TINY = MdatConfig(
     mels=16, speech_width=16, speech_blocks=1, speech_layers=1, vocabulary=50, text_width=16, unit=8, feed_forward=16

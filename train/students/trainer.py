@@ -17,10 +17,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from edge_ser.errors import ConfigError
-from train.batches import Batch, BatchShape, BatchSource, EpochBatches, histories
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
-from train.settings import Optimiser, Settings
-from train.systems.mdat import Mdat
+from train.students.batches import Batch, BatchShape, BatchSource, EpochBatches, histories
+from train.students.mdat import Mdat
+from train.students.settings import Optimiser, Settings
 
 
 class Trainer:

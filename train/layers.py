@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+from edge_ser.errors import ConfigError
 
 NEG = -1e4
 """Score of a masked key: finite, so that half precision and fully masked rows stay finite."""
@@ -77,3 +82,60 @@ class TransformerLayer(nn.Module):
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.down(self.dropout(torch.relu(self.up(x)))))
+
+
+class LayerMix(nn.Module):
+    """Softmax-weighted sum over the layers of an encoder: x (B, T, L, D) -> (B, T, D), at first their mean."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the mixed layers (B, T, D)."""
+        return (x * torch.softmax(self.weights, dim=0).unsqueeze(-1)).sum(2)
+
+
+def sequence(inputs: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return a sequence (B, T, *shape), zero where masked, and its mask (B, T).
+
+    A feature that the batch lacks is one masked frame; one that comes without a mask is valid throughout.
+
+    Raises:
+        ConfigError: The frames have another shape than the system was built for.
+    """
+    if name not in inputs:
+        other = next(iter(inputs.values()))
+        return other.new_zeros(other.shape[0], 1, *shape), other.new_zeros(other.shape[0], 1)
+    x = inputs[name]
+    if tuple(x.shape[2:]) != shape:
+        raise ConfigError(
+            f"{name} has frames of shape {tuple(x.shape[2:])}; the system needs {shape}; "
+            f"set {name}_width (and the number of layers) to what the encoder gives"
+        )
+    mask = inputs[f"{name}_mask"].to(x.dtype) if f"{name}_mask" in inputs else torch.ones_like(x.flatten(2)[:, :, 0])
+    return x * mask.reshape(*mask.shape, *(1 for _ in shape)), mask
+
+
+def mean_neighbours(x: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the means over the valid ones of each `count` neighbouring frames: x (B, T, D), mask (B, T), T / count."""
+    if count == 1:
+        return x, mask
+    # Both averages divide by the same number, whatever an exporter makes of a last window that is not full.
+    total = nn.functional.avg_pool1d((x * mask.unsqueeze(-1)).transpose(1, 2), count, ceil_mode=True).transpose(1, 2)
+    share = nn.functional.avg_pool1d(mask.unsqueeze(1), count, ceil_mode=True).squeeze(1)
+    valid = (share > 0).to(x.dtype)
+    return total / (share + (1.0 - valid)).unsqueeze(-1), valid
+
+
+def fit_length(x: Tensor, length: int) -> Tensor:
+    """Return x (B, T, ...) cropped, or padded with zeros, to a length."""
+    return torch.cat([x, x.new_zeros(x.shape[0], length, *x.shape[2:])], dim=1)[:, :length]
+
+
+def sinusoids(x: Tensor) -> Tensor:
+    """Return the positions (T, D) of frames x (B, T, D), D even, as sines and cosines (Vaswani et al. 2017)."""
+    half = x.shape[-1] // 2
+    rates = torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / half))
+    angles = torch.arange(x.shape[1], device=x.device).unsqueeze(1) * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(x.dtype)

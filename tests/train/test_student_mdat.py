@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="the workshop needs torch: pip insta
 
 from train.layers import masked_softmax  # noqa: E402
 from train.students.batches import histories  # noqa: E402
-from train.students.mdat import DualAttention, GraphAttention, Mdat, MdatConfig  # noqa: E402
+from train.students.mdat import DualAttention, Mdat, MdatConfig  # noqa: E402
 
 TINY = MdatConfig(
     mels=16, speech_width=16, speech_blocks=1, speech_layers=1, vocabulary=50, text_width=16, unit=8, feed_forward=16
@@ -86,17 +86,6 @@ def test_histories_hold_only_the_past_and_only_where_warm() -> None:
     later = embedding.clone()
     later[0, 3] += 100.0
     assert torch.equal(histories(later, torch.ones(2))[:4], histories(embedding, torch.ones(2))[:4])
-
-
-def test_graph_attention_ranks_neighbours_the_same_for_every_node() -> None:
-    torch.manual_seed(0)
-    graph = GraphAttention(6, 4)
-    nodes = torch.randn(1, 5, 6)
-    hidden = graph.project(nodes)
-    scores = torch.nn.functional.leaky_relu(graph.receive(hidden) + graph.send(hidden).transpose(1, 2), 0.2)
-    ranks = scores[0].argsort(dim=-1)
-    assert torch.equal(ranks, ranks[:1].expand_as(ranks))
-    assert torch.all(graph(nodes, torch.tensor([[1.0, 1.0, 0.0, 1.0, 1.0]]))[0, 2] == 0)
 
 
 def test_speech_is_a_set_to_the_fusion_head() -> None:

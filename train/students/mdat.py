@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.layers import TransformerLayer, masked_deviation, masked_mean, masked_softmax
+from train.layers import TransformerLayer, masked_deviation, masked_mean
 from train.students.small_encoders import SpeechEncoder, TextEncoder
+from train.systems.dual_attention import CoAttention, GraphAttention
 
 
 @dataclass(frozen=True)
@@ -31,41 +32,6 @@ class MdatConfig:
     """Width after graph attention, U."""
     feed_forward: int = 384
     dropout: float = 0.1
-
-
-class GraphAttention(nn.Module):
-    """One-head graph attention over the joint nodes of both modalities (Velickovic et al. 2018)."""
-
-    def __init__(self, inputs: int, unit: int) -> None:
-        super().__init__()
-        self.project = nn.Linear(inputs, unit, bias=False)
-        self.receive = nn.Linear(unit, 1, bias=False)
-        self.send = nn.Linear(unit, 1, bias=False)
-
-    def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
-        """Return nodes (B, T_s + T_t, U); masked nodes send nothing and come out as zeros."""
-        hidden = self.project(nodes)
-        scores = nn.functional.leaky_relu(self.receive(hidden) + self.send(hidden).transpose(1, 2), 0.2)
-        weights = masked_softmax(scores, mask.unsqueeze(1))
-        return torch.matmul(weights, hidden) * mask.unsqueeze(-1)
-
-
-class CoAttention(nn.Module):
-    """Each modality reads the other: values come from the other side, scaled dot products."""
-
-    def __init__(self, unit: int) -> None:
-        super().__init__()
-        self.speech = nn.Linear(unit, unit)
-        self.text = nn.Linear(unit, unit)
-        self.scale = unit**-0.5
-
-    def forward(self, speech: Tensor, text: Tensor, speech_mask: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both modalities at width 2U: the own nodes beside what was read from the other."""
-        keys_speech, keys_text = torch.tanh(self.speech(speech)), torch.tanh(self.text(text))
-        scores = torch.matmul(keys_speech, keys_text.transpose(1, 2)) * self.scale  # (B, T_s, T_t)
-        from_text = torch.matmul(masked_softmax(scores, text_mask.unsqueeze(1)), text)
-        from_speech = torch.matmul(masked_softmax(scores.transpose(1, 2), speech_mask.unsqueeze(1)), speech)
-        return torch.cat([speech, from_text], dim=-1), torch.cat([text, from_speech], dim=-1)
 
 
 class VoiceNormaliser(nn.Module):

@@ -1,0 +1,1 @@
+"""The experiments that the literature reports, one file each, and what they share."""

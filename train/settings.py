@@ -41,6 +41,18 @@ SENTENCES = ("transcript", "constructed", "uninformative", "none")
 TASKS = ("emotion", "attributes")
 """What a system predicts."""
 
+PROTOCOL_TABLES = (
+    "within_corpus",
+    "cross_language",
+    "k_shot",
+    "leave_speakers_out",
+    "fractions",
+    "low_resource",
+    "ablation",
+    "fusion",
+)
+"""Tables of a settings file that belong to protocols; `[[variants]]` does too."""
+
 _Section = TypeVar("_Section")
 
 
@@ -150,7 +162,7 @@ class Experiment:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Return the experiment that a TOML file describes.
+    """Return the experiment that a TOML file describes; what belongs to protocols alone is passed over.
 
     Raises:
         ConfigError: No such file, not TOML, a key that nobody knows, a missing one, or a value that does not fit.
@@ -162,7 +174,8 @@ def read_experiment(path: Path) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}; compare it with {EXAMPLE}") from None
     try:
-        return experiment_of(raw, path.parent)
+        own = {name: value for name, value in raw.items() if name not in (*PROTOCOL_TABLES, "variants")}
+        return experiment_of(own, path.parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

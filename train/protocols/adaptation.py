@@ -79,6 +79,11 @@ def adapted_names(system: System, which: str) -> set[str]:
     free = {
         name for name, parameter in system.named_parameters() if parameter.requires_grad and not name.startswith(inside)
     }
+    own = getattr(system, "adapting_parameters", None)
+    if which == "full" and own is not None:
+        # A system whose source says what it adapts adapts that.
+        chosen = {id(parameter) for parameter in own()}
+        free = {name for name, parameter in system.named_parameters() if name in free and id(parameter) in chosen}
     if which == "head":
         free = {name for name in free if name.removeprefix("system.").split(".")[0] in _HEADS and "gender" not in name}
     elif which == "norm_bias":

@@ -9,24 +9,12 @@ from typing import Any
 
 from edge_ser.errors import ConfigError
 from train.protocols.study import Variant
-from train.settings import experiment_of
+from train.settings import PROTOCOL_TABLES, experiment_of
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-TABLES = (
-    "within_corpus",
-    "cross_language",
-    "k_shot",
-    "leave_speakers_out",
-    "fractions",
-    "low_resource",
-    "ablation",
-    "fusion",
-)
-"""Tables of a settings file that belong to protocols."""
 
 _OWN = ("name", "published", "system", "preset", "model", "features", "fit", "encoder", "segment_s")
 
@@ -47,7 +35,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def protocol_tables(raw: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the tables that belong to protocols."""
-    return {name: raw[name] for name in TABLES if name in raw}
+    return {name: raw[name] for name in PROTOCOL_TABLES if name in raw}
 
 
 def variants_of(raw: Mapping[str, Any], folder: Path) -> list[Variant]:
@@ -63,7 +51,7 @@ def variants_of(raw: Mapping[str, Any], folder: Path) -> list[Variant]:
     Raises:
         ConfigError: A setting that nobody knows, or two variants of one name.
     """
-    base = {name: value for name, value in raw.items() if name not in (*TABLES, "variants")}
+    base = {name: value for name, value in raw.items() if name not in (*PROTOCOL_TABLES, "variants")}
     listed = raw.get("variants", [])
     if not isinstance(listed, list):
         raise ConfigError("variants is one table; need a list of them: [[variants]]")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,31 @@ def batch_plan(examples: Sequence[Example], batch_size: int, rng: np.random.Gene
         chosen = sorted(order[start : start + pool].tolist(), key=lambda place: _length(examples[place]))
         batches += list(_slices(chosen, batch_size))
     return [batches[place] for place in rng.permutation(len(batches))]
+
+
+def exchange(examples: Sequence[Example], name: str, within: str, rng: np.random.Generator) -> list[Example]:
+    """Return the examples after they have exchanged one feature at random.
+
+    Args:
+        examples: Utterances; those without the feature stay as they are.
+        name: The feature, such as `text`.
+        within: `emotion`: among those of one emotion; `all`: among all.
+        rng: Draws.
+    """
+    order = list(range(len(examples)))
+    groups: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        if name in example.features:
+            groups.setdefault(example.emotion if within == "emotion" else 0, []).append(place)
+    for _, places in sorted(groups.items()):
+        for place, giver in zip(places, rng.permutation(places).tolist(), strict=True):
+            order[place] = giver
+    return [
+        replace(example, features={**example.features, name: examples[giver].features[name]})
+        if name in example.features
+        else example
+        for example, giver in zip(examples, order, strict=True)
+    ]
 
 
 def _slices(places: list[int], size: int) -> Iterator[list[int]]:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from edge_ser.errors import ConfigError
 from train.checkpoint import flatten_optimizer, restore_optimizer
 from train.early_stopping import Patience, Plateau
-from train.examples import Example, batch_plan, collate
+from train.examples import Example, batch_plan, collate, exchange
 from train.gradients import EffectiveBatch, gather_outputs, in_float32, joined, on_device, targets_of
 from train.run_folder import RunFolder, fingerprint, load_stored_state, package_versions, stored_state
 from train.scores import scores
@@ -72,6 +72,10 @@ class FitSettings:
     """Flat epochs before it is."""
     stop_below: float = 0.0
     """Stop once an epoch's mean training loss is below this (few-shot adaptation has no validation); 0 is off."""
+    exchange_text: str = ""
+    """Whether training utterances exchange their text anew in each epoch: `emotion`, among those of one emotion (text
+    that is constructed for the emotion), `all` (text that says nothing), or empty, never. Otherwise a system learns by
+    heart which sentence stands beside which clip."""
     class_weights: bool = False
     """Whether classes weigh the same in the loss however often they occur."""
     precision: str = "no"
@@ -101,6 +105,7 @@ _CHOICES = {
     "monitor": ("", *METRICS),
     "schedule": ("constant", "plateau"),
     "precision": ("no", "bf16", "fp16"),
+    "exchange_text": ("", "emotion", "all"),
     "device": ("auto", "cpu"),
 }
 
@@ -248,7 +253,9 @@ class Trainer:
         # Seeds come from the epoch, so a run that was stopped draws what it would have drawn.
         torch.manual_seed(self.settings.seed * 100_003 + self.epoch + 1_000_003 * self.accelerator.process_index)
         rng = np.random.default_rng([self.settings.seed, self.epoch])
-        plan = batch_plan(self.train, self.settings.batch_size, rng)
+        within = self.settings.exchange_text
+        train = exchange(self.train, "text", within, rng) if within else self.train
+        plan = batch_plan(train, self.settings.batch_size, rng)
         # CCC and batch normalisation are undefined for a batch of one.
         plan = [places for places in plan if len(places) > 1] or plan
         self.system.train()
@@ -256,7 +263,7 @@ class Trainer:
         title = f"epoch {self.epoch + 1}/{self.settings.epochs}"
         hidden = not (sys.stderr.isatty() and self.accelerator.is_local_main_process)
         for places in tqdm(plan, desc=title, unit="batch", disable=hidden, leave=False):
-            total += self.step([self.train[place] for place in places]) * len(places)
+            total += self.step([train[place] for place in places]) * len(places)
             weight += len(places)
         self._average_running_statistics()
         self.epoch += 1

@@ -23,7 +23,7 @@ from edge_ser.errors import ConfigError  # noqa: E402
 from edge_ser.metrics import ccc  # noqa: E402
 from train.checkpoint import read_checkpoint  # noqa: E402
 from train.early_stopping import Patience, Plateau  # noqa: E402
-from train.examples import Example, collate  # noqa: E402
+from train.examples import Example, collate, exchange  # noqa: E402
 from train.fit import (  # noqa: E402
     FitSettings,
     Trainer,
@@ -480,3 +480,21 @@ def lines_of(run: Path) -> list[dict[str, float]]:
 
 def without_time(line: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in line.items() if name != "seconds"}
+
+
+def test_exchanged_text_stays_within_its_emotion_or_goes_anywhere() -> None:
+    def clip(place: int) -> Example:
+        text = np.full((1, 2), place, np.float32)
+        return Example(Path(f"{place}.wav"), "anna", "alpha", {"speech": text, "text": text}, emotion=place % 2)
+
+    clips = [clip(place) for place in range(40)]
+    silent = Example(Path("silent.wav"), "anna", "alpha", {"speech": np.zeros((1, 2), np.float32)}, emotion=0)
+    within = exchange([*clips, silent], "text", "emotion", np.random.default_rng(0))
+    anywhere = exchange(clips, "text", "all", np.random.default_rng(0))
+    given = [int(example.features["text"][0, 0]) for example in within[:-1]]
+    assert sorted(given) == list(range(40)) and given != list(range(40))
+    assert all(place % 2 == giver % 2 for place, giver in enumerate(given))
+    assert within[-1] == silent and [example.path for example in within[:-1]] == [example.path for example in clips]
+    spoken = [int(example.features["speech"][0, 0]) for example in within[:-1]]
+    assert spoken == list(range(40))
+    assert any(int(example.features["text"][0, 0]) % 2 != place % 2 for place, example in enumerate(anywhere))

@@ -102,7 +102,11 @@ def reading(variant: Variant, condition: str, options: Fusion) -> Variant:
         raise ConfigError(f"{variant.name} reads {', '.join(features)}; need [features.text] and speech, to fuse them")
     text = replace(features["text"], sentences="uninformative" if condition == EMPTY else options.sentences)
     if condition in (BOTH, EMPTY):
-        return replace(variant, experiment=replace(experiment, features={**spoken, "text": text}))
+        # A sentence belongs to an emotion, or to nothing, and never to a clip: else pairs are learnt by heart.
+        within = {"constructed": "emotion", "uninformative": "all"}.get(text.sentences, "")
+        learning = replace(experiment.fit, exchange_text=experiment.fit.exchange_text or within)
+        changed = replace(experiment, features={**spoken, "text": text}, fit=learning)
+        return replace(variant, experiment=changed)
     single = _ALONE.get(experiment.system, {}).get(condition, {"modalities": condition})
     model = (options.speech_model if condition == SPEECH else options.text_model) or single
     own = spoken if condition == SPEECH else {"text": text}

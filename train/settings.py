@@ -78,12 +78,6 @@ class FeatureSettings:
     """One of `LENGTHS`. An encoder's frames of added silence are not kept."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of a hand-crafted extractor: `window_ms`, `compat_drop_last`; `spec`, `unit`, `size`."""
-    spec: str = "log_stft200"
-    """Spectrogram: `log_stft200` or `logmel128`; see `edge_ser.spectrogram`."""
-    unit: str = "ms"
-    """Spectrogram: what the published window of 40 and hop of 10 are, `ms` or `samples`."""
-    size: int = 224
-    """Spectrogram: pixels, high and wide."""
     whisper_pad_s: float = 0.0
     """Seconds to which Whisper's own front end pads a clip: 30 as published; 0 runs it as it is."""
 

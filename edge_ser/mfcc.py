@@ -21,21 +21,22 @@ _TOP_HZ = 8000.0
 _FLOOR = 1e-10
 
 
-def mfcc39(samples: NDArray[np.float32], window_ms: int = 40) -> NDArray[np.float32]:
+def mfcc39(samples: NDArray[np.float32], window_ms: int = 40, hop_ms: int = 20) -> NDArray[np.float32]:
     """Return [c1..c12, log energy], their first and their second derivatives; the recording's level does not matter.
 
     Args:
         samples: Mono float32, shape (n,), at 16 kHz; shorter than one window, they repeat themselves.
-        window_ms: Length of a frame and of its Hamming window, 40 or 30; frames start every 20 ms.
+        window_ms: Length of a frame and of its Hamming window, 40 or 30.
+        hop_ms: Time between the starts of frames, 20 or 10.
 
     Returns:
-        float32, shape (floor((n - window) / 320) + 1, 39): 349 frames for 7 s.
+        float32, shape (floor((n - window) / hop) + 1, 39): 349 frames every 20 ms for 7 s.
 
     Raises:
         AudioFormatError: There is no sample.
-        ConfigError: `window_ms` is neither 40 nor 30.
+        ConfigError: `window_ms` is neither 40 nor 30, or `hop_ms` neither 20 nor 10.
     """
-    framed, power = power_frames(samples, window_ms)
+    framed, power = power_frames(samples, window_ms, hop_ms)
     mel = np.log10(np.maximum(power @ mel_filters(FFT_SIZE, _MELS, _TOP_HZ).T, _FLOOR))
     energy = np.log10(np.maximum((framed**2).sum(axis=1, keepdims=True), _FLOOR))
     static = np.concatenate([mel @ _cosines().T, energy], axis=1)
@@ -43,18 +44,22 @@ def mfcc39(samples: NDArray[np.float32], window_ms: int = 40) -> NDArray[np.floa
     return np.concatenate([static, first, deltas(first)], axis=1).astype(np.float32)
 
 
-def power_frames(samples: NDArray[np.float32], window_ms: int = 40) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def power_frames(
+    samples: NDArray[np.float32], window_ms: int = 40, hop_ms: int = 20
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return frames of the normalised wave (T, window) and their power spectra (T, 513), |FFT|^2 / window.
 
     Raises:
         AudioFormatError: There is no sample.
-        ConfigError: `window_ms` is neither 40 nor 30.
+        ConfigError: `window_ms` is neither 40 nor 30, or `hop_ms` neither 20 nor 10.
     """
     if window_ms not in (30, 40):
         raise ConfigError(f"window_ms is {window_ms}; need 40 or 30")
+    if hop_ms not in (10, 20):
+        raise ConfigError(f"hop_ms is {hop_ms}; need 20 or 10")
     window = window_ms * SAMPLE_RATE_HZ // 1000
     wave = centred(repeat_pad(samples, max(len(samples), window)))
-    framed = np.lib.stride_tricks.sliding_window_view(wave, window)[::HOP]
+    framed = np.lib.stride_tricks.sliding_window_view(wave, window)[:: hop_ms * SAMPLE_RATE_HZ // 1000]
     spectrum = np.fft.rfft(framed * np.hamming(window), FFT_SIZE)
     return framed, (spectrum.real**2 + spectrum.imag**2) / window
 

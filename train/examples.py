@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SEQUENCES = ("speech", "text", "mfcc", "audio")
+SEQUENCES = ("speech", "text", "mfcc", "lpcc", "log_power", "audio")
 """Features with a time axis first, which come with a mask; the others have one shape for every utterance."""
 
 _ATTRIBUTES = 3
@@ -41,7 +41,8 @@ def collate(examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, T
     """Return inputs and targets of a batch: float32, sequences padded with zeros at the end, masks beside them.
 
     A sequence that only some utterances have is an empty one for the others; it keeps at least one (masked) frame, so
-    that no axis is ever of length 0.
+    that no axis is ever of length 0. An array of fixed shape that only some have is zeros for the others, with a mask
+    (B, 1); one that all have comes without.
     """
     inputs: dict[str, Tensor] = {}
     for name in sorted({name for example in examples for name in example.features}):
@@ -49,7 +50,7 @@ def collate(examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, T
         if name in SEQUENCES:
             inputs[name], inputs[f"{name}_mask"] = _padded(arrays)
         else:
-            inputs[name] = torch.from_numpy(np.stack([np.asarray(array, np.float32) for array in arrays]))
+            inputs |= _stacked(name, arrays)
     targets = {
         "emotion": torch.tensor([example.emotion for example in examples], dtype=torch.int64),
         "gender": torch.tensor([example.gender for example in examples], dtype=torch.int64),
@@ -109,6 +110,15 @@ def _slices(places: list[int], size: int) -> Iterator[list[int]]:
 
 def _length(example: Example) -> int:
     return sum(len(example.features[name]) for name in SEQUENCES if name in example.features and name != "text")
+
+
+def _stacked(name: str, arrays: Sequence[NDArray[np.floating] | None]) -> dict[str, Tensor]:
+    there = [array is not None for array in arrays]
+    present = next(array for array in arrays if array is not None)
+    nothing = np.zeros(present.shape, np.float32)
+    whole = [nothing if array is None else np.asarray(array, np.float32) for array in arrays]
+    stacked = {name: torch.from_numpy(np.stack(whole))}
+    return stacked if all(there) else {**stacked, f"{name}_mask": torch.tensor(there, dtype=torch.float32)[:, None]}
 
 
 def _padded(arrays: Sequence[NDArray[np.floating] | None]) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -36,6 +37,7 @@ SYSTEMS = {
     "mdat": ("mdat", "Mdat", "MdatConfig"),
     "bilstm": ("baselines", "BiLstm", "BiLstmConfig"),
     "hump-cat": ("hump_cat", "HumpCat", "HumpCatConfig"),
+    "mean-pool": ("hump_cat", "MeanPool", "HumpCatConfig"),
     "camulenet": ("camulenet", "Camulenet", "CamulenetConfig"),
     "pooled-encoder": ("pooled_encoder", "PooledEncoder", "PooledEncoderConfig"),
     "mha": ("mha_fusion", "MhaFusion", "MhaFusionConfig"),
@@ -45,6 +47,9 @@ SYSTEMS = {
 """Module below `train.systems`, class and configuration of each system."""
 
 _GENDERS = {"f": 0, "m": 1}
+
+_FRAME_WIDTHS = {"mfcc39": 39, "mfcc40": 40}
+"""Columns of hand-crafted sequences that can be standardised."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Workbench:
                 f"{experiment.system} does not read {', '.join(unread)}; need some of {', '.join(self.kind.reads)}"
             )
         # Now and not after hours of extraction.
-        configure(self.config, self.presets, experiment.preset, experiment.model)
+        made = configure(self.config, self.presets, experiment.preset, experiment.model)
+        _check_crop(made, self.experiment)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -234,8 +240,7 @@ class Workbench:
             if feature.kind in ("encoder", "text") and feature.source:
                 encoder = self.encoder(feature)
                 fitting[f"{name}_width"] = encoder.width
-                if feature.kind == "encoder":
-                    fitting[f"{name}_layers"] = len(chosen_layers(encoder, feature))
+                fitting[f"{name}_layers"] = len(chosen_layers(encoder, feature))
         known = {f.name for f in fields(self.config)}
         return {name: value for name, value in fitting.items() if name in known}
 
@@ -243,10 +248,19 @@ class Workbench:
         """Return the shape of one frame of each feature that is to be standardised."""
         shapes: dict[str, tuple[int, ...]] = {}
         for name, feature in self.experiment.features.items():
-            if feature.standardise and feature.sentences != "none":
+            if not feature.standardise or feature.sentences == "none":
+                continue
+            if feature.kind in _FRAME_WIDTHS:
+                shapes[name] = (_FRAME_WIDTHS[feature.kind],)
+            elif feature.kind in ("encoder", "text"):
                 encoder = self.encoder(feature)
-                layers = len(chosen_layers(encoder, feature)) if feature.kind == "encoder" else 1
+                layers = len(chosen_layers(encoder, feature))
                 shapes[name] = (encoder.width,) if layers == 1 else (layers, encoder.width)
+            else:
+                raise ConfigError(
+                    f"standardise is set for {name} of kind {feature.kind!r}; need frames of an encoder or MFCCs; "
+                    "systems that read prosody standardise it themselves"
+                )
         return shapes
 
     def _sound(self, feature: FeatureSettings, clips: Sequence[Utterance]) -> list[NDArray[Any]]:
@@ -277,10 +291,8 @@ class Workbench:
         missing = [sentence for sentence in dict.fromkeys(sentences) if sentence not in memory]
         if missing:
             encoder = self.encoder(feature)
-            layers = chosen_layers(encoder, feature)
-            if len(layers) != 1:
-                raise ConfigError(f"layers of text are {feature.layers}; need one of them, or 'last'")
-            memory |= text_tokens(encoder, load_tokenizer(feature.source, 128), missing, self.cache, layers[0])
+            tokenizer = load_tokenizer(feature.source, feature.options.get("tokens", 128))
+            memory |= text_tokens(encoder, tokenizer, missing, self.cache, chosen_layers(encoder, feature))
         return [memory[sentence] for sentence in sentences]
 
     @cached_property
@@ -329,10 +341,21 @@ class Workbench:
             if start >= min(end, len(samples)):
                 raise ConfigError(f"{clip.path} ends before {clip.start_s} s; need start_s within the file")
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = target.with_name(f".{target.name}")
+            # Several processes may cut the same piece at once.
+            partial = target.with_name(f".{os.getpid()}-{target.name}")
             soundfile.write(partial, np.clip(samples[start:end], -1.0, 1.0), SAMPLE_RATE_HZ, format="FLAC")
             partial.replace(target)
         return target
+
+
+def _check_crop(config: object, experiment: Experiment) -> None:
+    # A crop at random of what was already cut, once and for all epochs, would be no crop at all.
+    speech = experiment.features.get("speech")
+    if getattr(config, "crop", "") == "random" and speech is not None and speech.length != "as_is":
+        raise ConfigError(
+            f"crop is 'random' and the speech of every clip has length {speech.length!r}, cut once for all epochs; "
+            "need length = 'as_is' under [features.speech], so that there is something to crop"
+        )
 
 
 def _name(clip: Utterance) -> Path:

@@ -136,35 +136,48 @@ def encoder_layers(
 
 
 def text_tokens(
-    encoder: Encoder, tokenizer: Callable[[str], Sequence[int]], sentences: Sequence[str], cache: Path, layer: int = -1
+    encoder: Encoder,
+    tokenizer: Callable[[str], Sequence[int]],
+    sentences: Sequence[str],
+    cache: Path,
+    layer: int | tuple[int, ...] = -1,
 ) -> dict[str, NDArray[np.float16]]:
-    """Return what a layer of a text encoder makes of each sentence, float16 (T, D); (0, D) for an empty one.
+    """Return what a text encoder makes of each sentence, float16: (T, D), or (T, L, D) for several layers.
+
+    An empty sentence has no token: (0, D) or (0, L, D).
 
     Args:
         encoder: A text encoder.
         tokenizer: Makes token ids of a sentence; see `encoders.load_tokenizer`.
         sentences: The sentences; doubles are computed once.
         cache: Folder of the cache.
-        layer: Layer number; -1 is the last.
+        layer: Layer number, -1 the last; or several, all from one pass of the encoder.
 
     Raises:
         ConfigError: No such layer, no text encoder, or a sentence longer than the encoder takes.
     """
     if encoder.modality != "text":
         raise ConfigError("got a speech encoder; need a text encoder for sentences")
-    number = layer_numbers(encoder, "last" if layer == -1 else (layer,))[0]
+    several = layer if isinstance(layer, tuple) else (layer,)
+    numbers = layer_numbers(encoder, "last" if several == (-1,) else several)
     ids = {sentence: list(tokenizer(sentence)) for sentence in dict.fromkeys(sentences) if sentence.strip()}
     keys = {
         sentence: hashlib.sha256(np.asarray(tokens, np.int64).tobytes()).hexdigest() for sentence, tokens in ids.items()
     }
-    folder = cache / f"{encoder.family}-{encoder.fingerprint()[:16]}" / f"layer{number:02d}"
+    folder = cache / f"{encoder.family}-{encoder.fingerprint()[:16]}"
+    shelves = [_Shelf(folder / f"layer{number:02d}", np.dtype(np.float16)) for number in numbers]
 
     def compute(sentence: str) -> list[NDArray[Any]]:
-        return [_states(encoder, torch.tensor(ids[sentence], dtype=torch.int64), number)[number]]
+        states = _states(encoder, torch.tensor(ids[sentence], dtype=torch.int64), max(numbers))
+        return [states[number] for number in numbers]
 
-    found = _fill([_Shelf(folder, np.dtype(np.float16))], keys, compute, encoder.family)
-    empty = np.zeros((0, encoder.width), np.float16)
-    return {sentence: found[sentence][0] if sentence in found else empty for sentence in sentences}
+    found = _fill(shelves, keys, compute, encoder.family)
+    nothing = np.zeros((0, encoder.width), np.float16)
+
+    def beside(arrays: list[NDArray[Any]]) -> NDArray[np.float16]:
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
+
+    return {sentence: beside(found.get(sentence, [nothing] * len(numbers))) for sentence in sentences}
 
 
 def pool_frames(frames: NDArray[Any], width: int) -> NDArray[Any]:

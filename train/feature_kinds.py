@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -44,10 +43,16 @@ class HandCrafted:
 class EncoderAtLength:
     """An encoder over clips that are brought to a length first; frames of added silence are not kept."""
 
-    name: str
+    origin: str
     """Everything that sets the values, weights included."""
     encoder: Encoder
     settings: FeatureSettings
+
+    @property
+    def name(self) -> str:
+        """Everything that sets the values and how many of them there are."""
+        # Version 2 counts the frames of a clip that silence follows by the convolutions, not by its share of the time.
+        return f"{self.origin}-v2" if self.settings.length == "zeros" else self.origin
 
     @torch.no_grad()
     def __call__(self, samples: Samples) -> NDArray[np.float32]:
@@ -58,7 +63,7 @@ class EncoderAtLength:
         states, frames = self.encoder.encode(row.to(device), torch.ones_like(row, device=device), max(numbers))
         valid = int(frames[0].sum())
         if self.settings.length == "zeros":
-            valid = max(1, min(valid, math.floor(valid * len(samples) / row.shape[1])))
+            valid = min(valid, self.encoder.frames_of(len(samples)))
         layers = [pool_frames(states[number][0, :valid].cpu().numpy(), self.settings.pool) for number in numbers]
         return layers[0] if len(layers) == 1 else np.stack(layers, axis=1)
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -31,6 +32,7 @@ from train.language_packs import save_pack
 from train.pictures import confusion_picture, learning_picture
 from train.run_folder import RunFolder, package_versions, stored_state, write_json
 from train.scores import by_utterance, confusion, rates_attributes, report
+from train.settings import encoder_sources
 from train.synthetic_corpus import write_synthetic_corpus
 from train.systems import System
 from train.systems.lora_multilingual import LoraSer
@@ -53,7 +55,7 @@ examples:
 """
 
 SIDES = ("train", "validation", "test")
-_MAY_CHANGE = ("name", "fit", "versions", "processes", "device")
+_MAY_CHANGE = ("name", "data", "fit", "versions", "processes", "device")
 """What of config.json may differ when a run goes on."""
 
 
@@ -69,13 +71,16 @@ def finetune(workbench: Workbench, run: Path, start: Path | None = None) -> dict
         ConfigError: Settings, data, encoder, checkpoint or run folder do not fit each other.
     """
     experiment, main = workbench.experiment, PartialState().is_main_process
-    config = _config(experiment, start)
+    config = _config(workbench, start)
     _check_same_experiment(run, config)
     split = workbench.split()
     speakers = {side: sorted({clip.speaker for clip in getattr(split, side)}) for side in SIDES}
     system = workbench.system()
+    settings, heard = experiment.fit, list[str]()
     if start is not None:
-        start_from(system, start, speakers["test"])
+        heard = start_from(system, start, speakers["test"])
+        # The weights were learnt under the mean and deviation that came with them.
+        settings = replace(settings, statistics=False)
     workbench.begin_stage(system)
     if main:
         _say(f"{experiment.name}: {', '.join(f'{len(getattr(split, side))} {side}' for side in SIDES)} utterances")
@@ -83,7 +88,7 @@ def finetune(workbench: Workbench, run: Path, start: Path | None = None) -> dict
         write_json(run / "config.json", config)
     train = workbench.examples(split.train, "train")
     validation = workbench.examples(split.validation, "validation")
-    result = fit(system, train, validation, experiment.fit, run)
+    result = fit(system, train, validation, settings, run, heard)
     _store_temperature(system, validation, run)
     PartialState().wait_for_everyone()
     if not main:
@@ -106,27 +111,38 @@ def _check_same_experiment(run: Path, config: Mapping[str, object]) -> None:
         )
 
 
-def start_from(system: System, checkpoint: Path, test_speakers: Sequence[str]) -> None:
-    """Begin with the weights of another run.
+def start_from(system: System, checkpoint: Path, test_speakers: Sequence[str]) -> list[str]:
+    """Begin with the weights of another run, and return whom they have heard, in that run and those before it.
 
     Raises:
-        ConfigError: No such checkpoint, one of another system, or one that has heard a test speaker.
+        ConfigError: No such checkpoint, one of another system, one that has heard a test speaker or tells nobody.
     """
-    tensors, _ = read_checkpoint(checkpoint)
+    tensors, header = read_checkpoint(checkpoint)
     own = system.state_dict()
     wrong = [name for name, tensor in tensors.items() if name not in own or own[name].shape != tensor.shape]
     lacking = sorted(set(stored_state(system)) - set(tensors))
     if wrong or lacking:
         named = ", ".join([*wrong, *lacking][:3])
         raise ConfigError(f"{checkpoint} is of another system ({named} differ); need the same [model] settings")
-    sides = checkpoint.parent / "split.json"
-    heard = json.loads(sides.read_text(encoding="utf-8")) if sides.is_file() else {}
-    leaked = sorted(set(test_speakers) & {*heard.get("train", []), *heard.get("validation", [])})
+    heard = _heard(checkpoint, header)
+    leaked = sorted(set(test_speakers) & set(heard))
     if leaked:
         raise ConfigError(
             f"{checkpoint} was trained on {', '.join(leaked[:3])}, now to be tested; need the same seed and fractions"
         )
     system.load_state_dict(tensors, strict=False)
+    return heard
+
+
+def _heard(checkpoint: Path, header: Mapping[str, Any]) -> list[str]:
+    if "heard" in header:
+        return [str(name) for name in header["heard"]]
+    # Checkpoints used to say nothing; the split lay beside them.
+    path = checkpoint.parent / "split.json"
+    if not path.is_file():
+        raise ConfigError(f"{checkpoint} does not say who was heard; need split.json beside it; train it anew")
+    sides = json.loads(path.read_text(encoding="utf-8"))
+    return sorted({*sides["train"], *sides["validation"]})
 
 
 def _judge(
@@ -146,12 +162,15 @@ def _judge(
         "epochs": len(result.history),
         "seconds": round(sum(line["seconds"] for line in result.history), 1),
     }
+    temperature = float(getattr(system, "temperature", 1.0))
+    if temperature != 1.0:
+        judged["temperature"] = temperature
     if validation:
-        judged["validation"] = report(*by_utterance(predict(system, validation), validation))
+        judged["validation"] = report(*by_utterance(predict(system, validation), validation), temperature=temperature)
     if split.test:
         test = workbench.examples(split.test, "test")
         logits, utterances = by_utterance(predict(system, test), test)
-        judged["test"] = report(logits, utterances)
+        judged["test"] = report(logits, utterances, temperature=temperature)
         if not rates_attributes(utterances):
             confusion_picture(confusion(logits, utterances), workbench.classes, run / "confusion.png", "test speakers")
     if result.history:
@@ -163,11 +182,13 @@ def _judge(
 def _store_temperature(system: System, validation: Sequence[Example], run: Path) -> None:
     # Cosines times 30 are too sure of themselves by construction; such a system brings its own remedy.
     fit_temperature = getattr(system, "fit_temperature", None)
-    if fit_temperature is None or not validation:
+    if fit_temperature is None or not validation or rates_attributes(validation):
         return
     device = next(system.parameters()).device
-    truth = torch.tensor([example.emotion for example in validation], device=device)
-    temperature = fit_temperature(torch.from_numpy(predict(system, validation)).to(device), truth)
+    # What is judged are whole utterances, whose mean logits are smaller than those of their pieces.
+    logits, utterances = by_utterance(predict(system, validation), validation)
+    truth = torch.tensor([example.emotion for example in utterances], device=device)
+    temperature = fit_temperature(torch.from_numpy(logits).to(device), truth)
     if PartialState().is_main_process:
         folder = RunFolder(run)
         folder.save_best(stored_state(system), {**folder.read_best()[1], "temperature": temperature})
@@ -180,9 +201,10 @@ def _keep_pack(system: System, stage: str, run: Path) -> None:
         save_pack(run / f"pack-{language}.safetensors", system, language)
 
 
-def _config(experiment: Experiment, start: Path | None) -> dict[str, object]:
+def _config(workbench: Workbench, start: Path | None) -> dict[str, object]:
     return {
-        **asdict(experiment),
+        **asdict(workbench.experiment),
+        "data": None if workbench.data is None else str(workbench.data),
         "start": None if start is None else str(start),
         "versions": package_versions(),
         "processes": PartialState().num_processes,
@@ -199,16 +221,6 @@ def _table(judged: Mapping[str, object]) -> str:
                 title = f"{side[:5]} {name.upper() if len(name) < 6 else name}"
                 lines.append(f"{title:12}{figure['value']:8.3f}   {figure['low']:.3f} to {figure['high']:.3f}")
     return "\n".join(lines)
-
-
-def _sources(pairs: Sequence[str]) -> dict[str, str]:
-    sources = {}
-    for pair in pairs:
-        name, equals, source = pair.partition("=")
-        if not (name and equals and source):
-            raise ConfigError(f"--encoder is {pair!r}; need NAME=SOURCE such as speech=models/wav2vec2-xls-r-300m")
-        sources[name] = source
-    return sources
 
 
 def _say(line: str) -> None:
@@ -265,9 +277,11 @@ def _experiment(options: argparse.Namespace) -> Experiment:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = parser().parse_args(argv)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     try:
+        if options.threads is not None:
+            if options.threads < 1:
+                raise ConfigError(f"--threads is {options.threads}; need 1 or more")
+            torch.set_num_threads(options.threads)
         experiment = _experiment(options)
         run = options.run or Path("runs") / experiment.name
         data = options.data or (Path(os.environ["EDGE_SER_DATA"]) if os.environ.get("EDGE_SER_DATA") else None)
@@ -278,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
                 write_synthetic_corpus(data)
             experiment = replace(experiment, corpora=(), manifest="")
         cache = options.cache or run.parent / "cache"
-        judged = finetune(Workbench(experiment, data, cache, _sources(options.encoder)), run, options.start)
+        judged = finetune(Workbench(experiment, data, cache, encoder_sources(options.encoder)), run, options.start)
     except EdgeSerError as error:
         print(f"finetune: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ the number of processes and of micro-batches changes speed and memory and not wh
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -95,8 +96,15 @@ class FitSettings:
         for name in ("epochs", "batch_size", "accumulation", "plateau_patience"):
             if getattr(self, name) < (name != "epochs"):
                 raise ConfigError(f"{name} is {getattr(self, name)}; need {int(name != 'epochs')} or more")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate is {self.learning_rate}; need a number above 0")
+        for name in ("weight_decay", "gradient_clip", "patience", "stop_below", "seed"):
+            # Not `< 0`: NaN is below nothing.
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; need a number from 0")
+        for name, rate in {"learning_rate": self.learning_rate, **self.rates}.items():
+            if not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
+                raise ConfigError(f"{name} is {rate!r}; need a number above 0")
+        if not 0 < self.plateau_factor <= 1:
+            raise ConfigError(f"plateau_factor is {self.plateau_factor}; need a share above 0, at most 1")
 
 
 _CHOICES = {
@@ -128,6 +136,7 @@ def fit(
     validation: Sequence[Example],
     settings: FitSettings,
     run: Path | None = None,
+    heard: Sequence[str] = (),
 ) -> FitResult:
     """Train a system and leave its best weights in it, on the device that trained it.
 
@@ -137,11 +146,13 @@ def fit(
         validation: What chooses the best epoch; empty keeps the last weights.
         settings: How it is trained.
         run: Folder for metrics.jsonl and checkpoints; a run that stopped there goes on and ends in the same weights.
+        heard: Speakers that the system has learnt from before; checkpoints name them with those of this run.
 
     Raises:
-        ConfigError: Nothing to train, a metric that the utterances have no labels for, or a folder of another run.
+        ConfigError: Nothing to train, a metric that the utterances have no labels for, a folder of another run, a loss
+            that is not finite, or no epoch whose metric is a number.
     """
-    trainer = Trainer(system, train, validation, settings, run)
+    trainer = Trainer(system, train, validation, settings, run, heard)
     trainer.resume()
     while not trainer.finished:
         trainer.epoch_once()
@@ -203,6 +214,7 @@ class Trainer:
         validation: Sequence[Example],
         settings: FitSettings,
         run: Path | None = None,
+        heard: Sequence[str] = (),
     ) -> None:
         _check_labels(train, validation, settings)
         # accelerate allows one precision per process for ever, but a protocol trains many systems.
@@ -210,6 +222,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=on_cpu(settings), mixed_precision=settings.precision)
         self.settings = settings
         self.train, self.validation = list(train), list(validation)
+        self.heard = sorted({*heard, *(example.speaker for example in (*train, *validation))})
         self.system = system.to(self.accelerator.device)
         self.batches = EffectiveBatch(system, self._loss, self.accelerator)
         self.optimiser = _optimiser(system, settings)
@@ -267,7 +280,12 @@ class Trainer:
             weight += len(places)
         self._average_running_statistics()
         self.epoch += 1
-        line = {"epoch": float(self.epoch), "loss": total / weight, "learning_rate": self._rates()[0]}
+        loss = self._as_first_process({"loss": total / weight})["loss"]
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the loss of epoch {self.epoch} is {loss}; need a finite one; lower learning_rate or set gradient_clip"
+            )
+        line = {"epoch": float(self.epoch), "loss": loss, "learning_rate": self._rates()[0]}
         line |= self._validate()
         self.history.append({**line, "seconds": round(time.monotonic() - start, 3)})
         self._save()
@@ -290,6 +308,12 @@ class Trainer:
 
     def finish(self) -> FitResult:
         """Put the best weights into the system, in evaluation mode, and return how the run ended."""
+        if self.validation and self.history and not self.best:
+            name = self.settings.select
+            raise ConfigError(
+                f"no epoch has a validation {name} that is a number; need one to choose by; lower learning_rate, or "
+                "select by another metric"
+            )
         if self.best:
             load_stored_state(self.system, self.best, "the best epoch")
         self.system.eval()
@@ -323,7 +347,16 @@ class Trainer:
         self.system.eval()
         with torch.no_grad():
             loss = self._loss(output, on_device(targets_of(self.validation), self.accelerator.device))
-        return {"loss": float(loss), **scores(output.logits.cpu().numpy(), self.validation)}
+        return self._as_first_process(
+            {"loss": float(loss), **scores(output.logits.cpu().numpy(), self.validation)},
+        )
+
+    def _as_first_process(self, measured: dict[str, float]) -> dict[str, float]:
+        """Return what the first process measured: a difference in a last bit would stop processes at other epochs."""
+        if self.accelerator.num_processes == 1:
+            return measured
+        values = torch.tensor(list(measured.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(measured, broadcast(values).tolist(), strict=True))
 
     def _loss(self, output: Output, targets: Mapping[str, Tensor]) -> Tensor:
         if not (self.settings.class_weights and self.system.training):
@@ -342,6 +375,7 @@ class Trainer:
             "best_epoch": self.best_epoch,
             "settings": asdict(self.settings),
             "data": fingerprint(self.train, self.validation),
+            "heard": self.heard,
             "selection": self.selection.state(),
             "stopping": self.stopping.state(),
             "plateau": self.plateau.patience.state(),
@@ -369,7 +403,7 @@ class Trainer:
         self.plateau.patience.restore(header["plateau"])
         self.epoch, self.best_epoch = int(header["epoch"]), int(header["best_epoch"])
         self.history = self.folder.history(self.epoch)
-        if self.validation:
+        if self.validation and self.best_epoch:
             self.best = on_device(self.folder.read_best()[0], self.accelerator.device)
 
     def _same_everywhere(self) -> None:

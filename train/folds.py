@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,8 @@ from typing import Protocol
 from edge_ser.errors import ConfigError
 
 
-class Recording(Protocol):
-    """What a fold must know of a clip."""
+class Spoken(Protocol):
+    """What a split must know of a clip."""
 
     @property
     def path(self) -> Path:
@@ -35,6 +35,10 @@ class Recording(Protocol):
     @property
     def gender(self) -> str:
         """`f`, `m` or empty."""
+
+
+class Recording(Spoken, Protocol):
+    """What a fold must know of a clip."""
 
     @property
     def session(self) -> str:
@@ -173,16 +177,41 @@ def source_fold(clips: Sequence[Recording], *, validation_fraction: float, seed:
     return check_folds(clips, [fold], covers=False)[0]
 
 
-def split_fold(clips: Sequence[Recording], *, validation_fraction: float, test_fraction: float, seed: int = 0) -> Fold:
-    """Return one division by speaker: of each corpus, a share chooses the weights and another judges."""
+def split_speakers(
+    clips: Sequence[Spoken], *, validation_fraction: float, test_fraction: float, seed: int = 0
+) -> tuple[set[str], set[str]]:
+    """Return who chooses the weights and who judges: of each corpus the same share of its speakers, genders in turn.
+
+    The order of speakers is a hash of seed and id, so neither the order of the clips nor other corpora move anybody.
+
+    Args:
+        clips: Of one or several corpora.
+        validation_fraction: Share that chooses, at least one speaker.
+        test_fraction: Share that judges, at least one speaker; 0 is nobody.
+        seed: Seed of the order.
+
+    Raises:
+        ConfigError: A corpus has too few speakers to give one to each side.
+    """
     validation: set[str] = set()
     test: set[str] = set()
     for corpus in sorted({clip.corpus for clip in clips}):
-        own = [clip for clip in clips if clip.corpus == corpus]
-        held = _some_speakers(own, set(), test_fraction, seed)
-        test |= held
-        validation |= _some_speakers(own, held, validation_fraction, seed)
-    return check_folds(clips, [_by_speaker(clips, "split", validation, test)], covers=False)[0]
+        order = _in_turn(_by_gender([clip for clip in clips if clip.corpus == corpus], seed))
+        held = max(1, round(len(order) * test_fraction)) if test_fraction > 0 else 0
+        both = held + max(1, round(len(order) * validation_fraction))
+        if len(order) <= both:
+            raise ConfigError(
+                f"{corpus} has {len(order)} speaker(s); need more than {both}; add speakers or lower the fractions"
+            )
+        test |= set(order[:held])
+        validation |= set(order[held:both])
+    return validation, test
+
+
+def split_fold(clips: Sequence[Recording], *, validation_fraction: float, test_fraction: float, seed: int = 0) -> Fold:
+    """Return the division by speaker of `split_speakers`."""
+    sides = split_speakers(clips, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed)
+    return check_folds(clips, [_by_speaker(clips, "split", *sides)], covers=False)[0]
 
 
 def check_folds(
@@ -203,7 +232,7 @@ def check_folds(
         held_out_halves: Every clip must choose or judge in exactly one fold, instead.
 
     Raises:
-        ConfigError: A file (or speaker) on two sides, an empty side, or a clip in no fold or in several.
+        ConfigError: A file, its copy by hash or a speaker on two sides, an empty side, a clip in no fold or several.
     """
     judged: Counter[int] = Counter()
     for fold in folds:
@@ -211,6 +240,7 @@ def check_folds(
         for side in ("train", "validation", *(("test",) if covers else ())):
             _need(bool(sides[side]), f"no clip for {side} in fold {fold.name}", "some on every side", "add speakers")
         check_apart("file", {side: {clips[place].path for place in places} for side, places in sides.items()})
+        check_apart("content", {side: contents(clips[p] for p in places) for side, places in sides.items()})
         if speaker_independent:
             check_apart("speaker", {side: {clips[place].speaker for place in places} for side, places in sides.items()})
         judged.update(fold.test)
@@ -230,20 +260,44 @@ def check_apart(what: str, sides: dict[str, set[Path]] | dict[str, set[str]]) ->
             owner[value] = side
 
 
+def fold_hash(clips: Sequence[Recording], fold: Fold) -> str:
+    """Return a short hash of which clips stand on which side of a fold."""
+    sides = [sorted(_clip_name(clips[place]) for place in side) for side in (fold.train, fold.validation, fold.test)]
+    return hashlib.sha256(repr(sides).encode()).hexdigest()[:8]
+
+
+def _clip_name(clip: Recording) -> str:
+    return "/".join((clip.corpus, *clip.path.parts[-2:], str(getattr(clip, "start_s", None) or 0.0)))
+
+
+def contents(clips: Iterable[object]) -> set[str]:
+    """Return the hashes of the clips' files, of those that have one."""
+    return {found for clip in clips if (found := str(getattr(clip, "sha256", "")))}
+
+
 def speaker_order(clips: Sequence[Recording], seed: int) -> list[str]:
     """Return the speakers in an order drawn by seed, genders in turn, so that any first few are mixed."""
-    genders: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        genders[clip.gender].add(clip.speaker)
-    queues = [sorted(genders[gender], key=lambda name: _rank(seed, name)) for gender in sorted(genders)]
+    queues = _by_gender(clips, seed)
     queues.sort(key=lambda queue: _rank(seed, *queue))
-    return [queue[place] for place in range(max(map(len, queues))) for queue in queues if place < len(queue)]
+    return _in_turn(queues)
 
 
 def clip_order(clips: Sequence[Recording], seed: int) -> list[int]:
     """Return the places of all clips in an order drawn by seed, whatever their order was."""
     # The folder's name tells files of one name apart; folders further up differ from machine to machine.
     return sorted(range(len(clips)), key=lambda p: _rank(seed, clips[p].speaker, *clips[p].path.parts[-2:]))
+
+
+def _by_gender(clips: Sequence[Spoken], seed: int) -> list[list[str]]:
+    """Return the speakers of each gender in an order drawn by seed."""
+    genders: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        genders[clip.gender].add(clip.speaker)
+    return [sorted(genders[gender], key=lambda name: _rank(seed, name)) for gender in sorted(genders)]
+
+
+def _in_turn(queues: Sequence[Sequence[str]]) -> list[str]:
+    return [queue[place] for place in range(max(map(len, queues))) for queue in queues if place < len(queue)]
 
 
 def _some_speakers(clips: Sequence[Recording], without: set[str], fraction: float, seed: int) -> set[str]:

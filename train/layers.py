@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from edge_ser.errors import ConfigError
 
 NEG = -1e4
-"""Score of a masked key: finite, so that half precision and fully masked rows stay finite."""
+"""Added to what is masked: finite, so that half precision and fully masked rows stay finite."""
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Return softmax over the last axis where `mask` is 1, exact zeros elsewhere, zeros in fully masked rows."""
-    weights = torch.softmax(scores + (1.0 - mask) * NEG, dim=-1)
-    return weights * mask
+    """Return softmax over the last axis where `mask` is 1, exact zeros elsewhere, zeros in fully masked rows.
+
+    Masked scores are replaced, not lowered: valid ones may lie as low as they like and still share all the weight.
+    """
+    lowest = torch.finfo(scores.dtype).min  # finite: a row without any valid score stays finite too
+    return torch.softmax(torch.where(mask > 0, scores, lowest), dim=-1) * mask
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -26,11 +29,15 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
-def masked_deviation(x: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
-    """Return the population deviation over valid frames, never computed as a difference of squares."""
+def masked_variance(x: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+    """Return the population variance over valid frames, never computed as a difference of squares."""
     weight = mask.unsqueeze(-1)
-    variance = ((x - mean.unsqueeze(1)) ** 2 * weight).sum(1) / weight.sum(1).clamp(min=1.0)
-    return torch.sqrt(variance + 1e-6)
+    return ((x - mean.unsqueeze(1)) ** 2 * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+
+
+def masked_deviation(x: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+    """Return the population deviation over valid frames, at least 1e-3 so that its gradient stays finite."""
+    return torch.sqrt(masked_variance(x, mean, mask) + 1e-6)
 
 
 class SelfAttention(nn.Module):
@@ -53,6 +60,38 @@ class SelfAttention(nn.Module):
         weights = self.dropout(masked_softmax(scores, mask[:, None, None, :]))
         mixed = torch.matmul(weights, value).transpose(1, 2).reshape(batch, frames, width)
         return self.out(mixed)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one sequence over another, in plain products, with a bias on every projection."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return attention (B, H, T_q, T_k): rows sum to 1 over the keys where `mask` (B, T_k) is 1, or are zero.
+
+        Without a mask every key is valid, and the graph is free of masking.
+        """
+        query, key = self._split(self.query(queries)), self._split(self.key(keys))
+        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))
+        return torch.softmax(scores, dim=-1) if mask is None else masked_softmax(scores, mask[:, None, None, :])
+
+    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (B, T_q, D): what each query reads from the valid keys; the bias of `out` where there are none."""
+        weights = self.dropout(self.weights(queries, keys, mask))
+        mixed = torch.matmul(weights, self._split(self.value(keys))).transpose(1, 2)
+        return self.out(mixed.reshape(queries.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        return x.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -113,8 +152,15 @@ def sequence(inputs: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) ->
             f"{name} has frames of shape {tuple(x.shape[2:])}; the system needs {shape}; "
             f"set {name}_width (and the number of layers) to what the encoder gives"
         )
-    mask = inputs[f"{name}_mask"].to(x.dtype) if f"{name}_mask" in inputs else torch.ones_like(x.flatten(2)[:, :, 0])
+    mask = mask_of(inputs, name)
     return x * mask.reshape(*mask.shape, *(1 for _ in shape)), mask
+
+
+def mask_of(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return the mask (B, T) of a sequence that is there, in its dtype: ones where it came without."""
+    x = inputs[name]
+    mask = inputs.get(f"{name}_mask")
+    return torch.ones_like(x.flatten(2)[:, :, 0]) if mask is None else mask.to(x.dtype)
 
 
 def mean_neighbours(x: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -134,7 +180,7 @@ def fit_length(x: Tensor, length: int) -> Tensor:
 
 
 def sinusoids(x: Tensor) -> Tensor:
-    """Return the positions (T, D) of frames x (B, T, D), D even, as sines and cosines (Vaswani et al. 2017)."""
+    """Return the positions (T, D) of frames x (B, T, D), D even: sines, then cosines (Vaswani et al. 2017)."""
     half = x.shape[-1] // 2
     rates = torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / half))
     angles = torch.arange(x.shape[1], device=x.device).unsqueeze(1) * rates

@@ -97,7 +97,10 @@ class LoraLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Fold the acting adapters into the weight, in float32; the weight before is kept for `unmerge`."""
+        """Fold the acting adapters into the weight, in float32; the weight before is kept for `unmerge`.
+
+        A merged state holds the adapters twice, in the weight and by themselves: export it, but do not store it.
+        """
         if self.merged is not None:
             return
         self.merged = self.base.weight.detach().clone()
@@ -200,8 +203,23 @@ def unmerge(encoder: nn.Module) -> None:
         layer.unmerge()
 
 
+def refuse_merged(module: nn.Module) -> None:
+    """Refuse what would count adapters twice when it is read again.
+
+    Raises:
+        ConfigError: Adapters are merged into the weights.
+    """
+    if any(layer.merged is not None for layer in lora_layers(module)):
+        raise ConfigError("adapters are merged into the weights; unmerge before anything is stored or named")
+
+
 def adapter_state(encoder: nn.Module, name: str) -> dict[str, Tensor]:
-    """Return the tensors of one adapter and nothing else, by the wrapped layer's name with `.a` or `.b`."""
+    """Return the tensors of one adapter and nothing else, by the wrapped layer's name with `.a` or `.b`.
+
+    Raises:
+        ConfigError: No such adapter, or adapters are merged into the weights.
+    """
+    refuse_merged(encoder)
     state = {}
     for place, module in encoder.named_modules():
         if isinstance(module, LoraLinear) and name in module.lora_a:

@@ -1,8 +1,13 @@
-"""Pictures of a run, PNG or SVG by the file's suffix: readable in black and white and by colour-blind readers."""
+"""Pictures of runs and protocols, PNG or SVG by the file's suffix.
+
+They are readable in black and white and by colour-blind readers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from edge_ser.errors import ConfigError
 
@@ -22,67 +27,77 @@ _LINES = ("-", "--", "-.", ":")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 _CANVASES = {".png": FigureCanvasAgg, ".svg": FigureCanvasSVG}
 _DARK = 0.55
+_ACROSS = 3
+_FEW_POINTS = 5
 
-Interval = tuple[float, float]
-"""Lower and upper end."""
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: the mean of some fits."""
+
+    name: str
+    """What stands below it; may have several lines."""
+    values: Sequence[float]
+    """One a fit, shown as dots; at least one."""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    """Ends of the interval of the mean; NaN draws none."""
+    published: float | None = None
+    """A published value, drawn as a diamond."""
 
 
 def confusion_picture(matrix: ArrayLike, names: Sequence[str], path: Path, title: str = "") -> None:
-    """Draw a confusion matrix (C, C), truth by row: the share of each true class, its count below.
+    """Draw one confusion matrix, as `confusion_pictures` does."""
+    confusion_pictures([(title, matrix)], names, path)
+
+
+def confusion_pictures(matrices: Sequence[tuple[str, ArrayLike]], names: Sequence[str], path: Path) -> None:
+    """Draw confusion matrices side by side, truth by row: the share of each true class, its count below.
+
+    Args:
+        matrices: Title and counts (C, C) of each; at least one.
+        names: Of the C classes.
+        path: A .png or .svg file.
 
     Raises:
-        ConfigError: The matrix does not fit the names, or the suffix is neither .png nor .svg.
+        ConfigError: A matrix does not fit the names, or the suffix is neither .png nor .svg.
     """
-    counts = np.asarray(matrix, dtype=np.int64)
-    if counts.shape != (len(names), len(names)):
-        raise ConfigError(f"got a matrix of shape {counts.shape} and {len(names)} names; need one name a class")
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    across = min(_ACROSS, len(matrices))
+    down = math.ceil(len(matrices) / across)
     size = 2.0 + 0.8 * len(names)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.add_subplot()
-    axes.imshow(shares, cmap="Greys", vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(names)), names, rotation=30)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("truth")
-    axes.set_title(title)
-    for row, column in np.ndindex(counts.shape):
-        colour = "white" if shares[row, column] > _DARK else "black"
-        label = f"{100 * shares[row, column]:.0f} %\n{counts[row, column]}"
-        axes.text(column, row, label, ha="center", va="center", fontsize=8, color=colour)
+    figure = Figure(figsize=(size * across, size * down), layout="constrained")
+    for place, (title, matrix) in enumerate(matrices):
+        _matrix(figure.add_subplot(down, across, place + 1), np.asarray(matrix, dtype=np.int64), names, title)
     _save(figure, path)
 
 
 def curve_picture(
-    x: Sequence[float],
-    curves: Mapping[str, Sequence[float]],
+    curves: Mapping[str, Mapping[float, tuple[float, float]]],
     path: Path,
     *,
     labels: tuple[str, str] = ("", ""),
-    bands: Mapping[str, Sequence[Interval]] | None = None,
     title: str = "",
 ) -> None:
-    """Draw curves over one axis.
+    """Draw curves over one axis, each with the band of its deviation.
 
     Args:
-        x: Places, shape (n,).
-        curves: By name, values of shape (n,); NaN leaves a gap.
+        curves: By name: place on the axis -> mean and deviation.
         path: A .png or .svg file.
         labels: What x and y are.
-        bands: By name of a curve, its interval at each place.
         title: What is shown.
 
     Raises:
-        ConfigError: A curve of another length, or the suffix is neither .png nor .svg.
+        ConfigError: The suffix is neither .png nor .svg.
     """
     figure, axes = _one(6.4, 4.2, title, labels)
-    for place, (name, values) in enumerate(curves.items()):
-        if len(values) != len(x):
-            raise ConfigError(f"curve {name!r} has {len(values)} values for {len(x)} places; need as many")
-        _curve(axes, x, values, name, place)
-        if bands and name in bands:
-            low, high = np.asarray(bands[name], dtype=float).T
-            axes.fill_between(x, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0)
+    for place, (name, points) in enumerate(curves.items()):
+        x = sorted(points)
+        means, deviations = np.array([points[at] for at in x], dtype=float).T
+        _curve(axes, x, means, name, place)
+        axes.fill_between(
+            x, means - deviations, means + deviations, color=COLOURS[place % len(COLOURS)], alpha=0.15, linewidth=0
+        )
+    ticks = sorted({at for points in curves.values() for at in points})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     _save(figure, path)
@@ -115,70 +130,93 @@ def learning_picture(history: Sequence[Mapping[str, float]], best_epoch: int, pa
     _save(figure, path)
 
 
-def bar_picture(
-    values: Mapping[str, float],
-    path: Path,
-    *,
-    y_label: str = "",
-    intervals: Mapping[str, Interval] | None = None,
-    published: Mapping[str, float] | None = None,
-    title: str = "",
-) -> None:
-    """Draw one bar a name, with its interval and, as a diamond, a published value where there is one.
+def bar_picture(bars: Sequence[Bar], path: Path, *, y_label: str = "", title: str = "") -> None:
+    """Draw bars: means, fits as dots, intervals as lines, published values as diamonds.
 
     Raises:
         ConfigError: The suffix is neither .png nor .svg.
     """
-    figure, axes = _one(max(4.0, 1.5 + 0.8 * len(values)), 4.2, title, ("", y_label))
-    for place, (name, value) in enumerate(values.items()):
+    figure, axes = _one(max(4.5, 1.2 + 0.75 * len(bars)), 4.6, title, ("", y_label))
+    for place, bar in enumerate(bars):
         axes.bar(
             place,
-            value,
+            float(np.mean(bar.values)),
             width=0.7,
             color=COLOURS[place % len(COLOURS)],
-            alpha=0.7,
+            alpha=0.6,
             hatch=_HATCHES[place % len(_HATCHES)],
             edgecolor="black",
         )
-        if intervals and name in intervals:
-            low, high = intervals[name]
-            axes.errorbar(place, value, yerr=[[value - low], [high - value]], color="black", capsize=4)
-        if published and name in published:
-            axes.plot(place, published[name], "D", color="white", markeredgecolor="black")
-    axes.set_xticks(range(len(values)), list(values), rotation=20 if len(values) > 4 else 0)
+        axes.plot([place] * len(bar.values), bar.values, ".", color="black", markersize=4)
+        if not any(map(math.isnan, bar.interval)):
+            axes.plot([place, place], bar.interval, color="black", linewidth=1.2)
+        if bar.published is not None:
+            axes.plot(place, bar.published, "D", color="white", markeredgecolor="black")
+    axes.set_xticks(range(len(bars)), [bar.name for bar in bars], fontsize=6, rotation=0 if len(bars) < 8 else 60)
     _save(figure, path)
 
 
 def embedding_picture(points: ArrayLike, labels: Sequence[str], path: Path, title: str = "") -> None:
-    """Draw embeddings (n, E), each label with its own mark; more than two axes are projected on the widest two (PCA).
+    """Draw embeddings (n, E) on two axes, PCA beside t-SNE where there are points enough; each label has its own mark.
 
     Raises:
         ConfigError: As many labels as points are needed, or the suffix is neither .png nor .svg.
     """
     rows = np.asarray(points, dtype=np.float64)
-    if rows.ndim != 2 or len(rows) != len(labels) or rows.shape[1] < 2:
+    if rows.ndim != 2 or len(rows) != len(labels) or min(rows.shape) < 2:
         raise ConfigError(f"got points of shape {rows.shape} and {len(labels)} labels; need (n, 2 or more) and n")
-    if rows.shape[1] > 2:
-        centred = rows - rows.mean(axis=0)
-        _, _, axes_of_spread = np.linalg.svd(centred, full_matrices=False)
-        rows = centred @ axes_of_spread[:2].T
-    figure, axes = _one(5.6, 5.0, title, ("", ""))
-    for place, name in enumerate(dict.fromkeys(labels)):
-        own = rows[[label == name for label in labels]]
-        axes.scatter(
-            own[:, 0],
-            own[:, 1],
-            s=18,
-            marker=MARKERS[place % len(MARKERS)],
-            color=COLOURS[place % len(COLOURS)],
-            alpha=0.7,
-            linewidths=0,
-            label=f"{name} ({len(own)})",
-        )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.legend(fontsize=8)
+    figure = Figure(figsize=(10.0, 4.6), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    owners = np.asarray(labels)
+    for column, (name, flat) in enumerate(_projections(rows).items()):
+        axes = figure.add_subplot(1, 2, column + 1)
+        for place, label in enumerate(dict.fromkeys(sorted(labels))):
+            own = flat[owners == label]
+            axes.scatter(
+                own[:, 0],
+                own[:, 1],
+                s=20,
+                marker=MARKERS[place % len(MARKERS)],
+                color=COLOURS[place % len(COLOURS)],
+                alpha=0.6,
+                linewidths=0,
+                label=f"{label} ({len(own)})",
+            )
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.axes[0].legend(fontsize=8)
     _save(figure, path)
+
+
+def _matrix(axes: Axes, counts: NDArray[np.int64], names: Sequence[str], title: str) -> None:
+    if counts.shape != (len(names), len(names)):
+        raise ConfigError(f"got a matrix of shape {counts.shape} and {len(names)} names; need one name a class")
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    axes.imshow(shares, cmap="Greys", vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(len(names)), names, rotation=30)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    axes.set_title(title, fontsize=9)
+    for row, column in np.ndindex(counts.shape):
+        colour = "white" if shares[row, column] > _DARK else "black"
+        label = f"{100 * shares[row, column]:.0f} %\n{counts[row, column]}"
+        axes.text(column, row, label, ha="center", va="center", fontsize=8, color=colour)
+
+
+def _projections(rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    # Imported here: it takes a second, and most pictures need no projection.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    rows = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-9)
+    pca = PCA(n_components=2, random_state=0).fit(rows)
+    shapes = {f"PCA ({100 * pca.explained_variance_ratio_.sum():.0f} % of the variance)": pca.transform(rows)}
+    if len(rows) > _FEW_POINTS:
+        perplexity = min(30.0, (len(rows) - 1) / 3)
+        shapes["t-SNE"] = TSNE(2, perplexity=perplexity, init="random", random_state=0).fit_transform(rows)
+    return shapes
 
 
 def _one(width: float, height: float, title: str, labels: tuple[str, str]) -> tuple[Figure, Axes]:
@@ -190,7 +228,7 @@ def _one(width: float, height: float, title: str, labels: tuple[str, str]) -> tu
     return figure, axes
 
 
-def _curve(axes: Axes, x: Sequence[float], values: Sequence[float], name: str, place: int) -> None:
+def _curve(axes: Axes, x: Sequence[float], values: ArrayLike, name: str, place: int) -> None:
     axes.plot(
         x,
         values,
@@ -207,4 +245,7 @@ def _save(figure: Figure, path: Path) -> None:
         raise ConfigError(f"picture is {path.name}; need a name that ends in {' or '.join(_CANVASES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _CANVASES[path.suffix](figure)
-    figure.savefig(path, dpi=150)
+    # A reader never sees half of it. The temporary name keeps the suffix, by which matplotlib knows the format.
+    partial = path.with_name(f".partial-{path.name}")
+    figure.savefig(partial, dpi=150)
+    partial.replace(path)

@@ -4,7 +4,7 @@
     python -m train.prepare --list
 
 The manifest is data/speech/manifest.csv; audio is not copied. Pass --data data to the other commands.
-Every file is read once. Broken ones are listed and left out, the rest go on, and the exit status is 1.
+Every file is read once. Broken and missing ones are listed and left out, the rest go on, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edge_ser.errors import ConfigError, EdgeSerError
 from train.corpora import READERS
-from train.corpora.audit import Audit, audit
+from train.corpora.audit import Audit, audit, unlisted
 from train.corpora.tables import corpus_table
 from train.corpora.utterance import Utterance, write_manifest
 
@@ -47,6 +47,11 @@ def prepare(
     for name, folder in folders:
         utterances += READERS[name](folder)
     audits = audit(utterances, jobs)
+    for found in audits:
+        own = [clip for clip in utterances if clip.corpus == found.corpus]
+        found.unlisted += [
+            path for name, folder in folders if name == found.corpus for path in unlisted(folder, own, name)
+        ]
     kept = [clip for found in audits for clip in found.kept]
     if kept:
         write_manifest(manifest, kept)
@@ -70,6 +75,7 @@ def print_report(audits: Sequence[Audit]) -> None:
         _print_some("missing", [str(path) for path in found.missing])
         _print_some("duplicated", [_same(*pair) for pair in found.duplicated])
         _print_some("unreadable", found.unreadable)
+        _print_some("there, but in no label or not named as the corpus names its clips", [*map(str, found.unlisted)])
         _print_some("silent, yet kept", [str(path) for path in found.silent])
 
 
@@ -112,7 +118,7 @@ def _folder(text: str) -> tuple[str, Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 1 where a file could not be read."""
+    """Run the command line and return its exit code: 1 where a file is missing or could not be read."""
     parser = argparse.ArgumentParser(
         prog="python -m train.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -140,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         print_report(audits)
         print(f"\nwrote {manifest}; pass --data {options.out} to the other commands")
-    return 1 if any(found.unreadable for found in audits) else 0
+    return 1 if any(found.unreadable or found.missing for found in audits) else 0
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from edge_ser.errors import ConfigError, EdgeSerError
 from train.data import data_folder, file_sha256
 from train.experiment import Workbench
 from train.protocols import ablation, cross_language, folded, fractions, fusion, k_shot, low_resource
+from train.protocols.content import content_of
 from train.protocols.parts import PartStore
 from train.protocols.recipe import Recipe
 from train.protocols.study import Bench, Request, Study, Variant
 from train.protocols.tables import Table
 from train.protocols.variants import protocol_tables, read_settings, variants_of
 from train.run_folder import package_versions, write_json
-from train.settings import Experiment
+from train.settings import Experiment, encoder_sources
 
 PROTOCOLS: Mapping[str, Recipe] = {
     "within-corpus": folded.WITHIN_CORPUS,
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--target", nargs="+", default=[], metavar="CORPUS", help="corpora to judge on, each by itself")
     parser.add_argument("--seeds", type=int, default=5, help="fits, or draws, of everything (default: 5)")
+    parser.add_argument("--pictures", choices=("png", "svg"), default="png", help="kind of pictures (default: png)")
     parser.add_argument("--out", type=Path, help="folder of results (default: runs/protocol/NAME)")
     parser.add_argument(
         "--cache", type=Path, default=Path("runs/cache"), help="folder of features (default: runs/cache)"
@@ -113,7 +115,7 @@ def _run(options: argparse.Namespace, bench_of: Callable[[Experiment], Bench] | 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; need 1 or more")
     raw = read_settings(options.settings)
-    encoders = _encoders(options.encoder)
+    encoders = encoder_sources(options.encoder)
     data = data_folder(options.data)
     variants = _tagged(variants_of(raw, options.settings.parent), raw, encoders, data)
     first = variants[0].experiment
@@ -121,9 +123,11 @@ def _run(options: argparse.Namespace, bench_of: Callable[[Experiment], Bench] | 
         tuple(tuple(corpora.split("+")) for corpora in options.source),
         tuple(options.target),
         tuple(range(first.seed, first.seed + options.seeds)),
+        f".{options.pictures}",
     )
     folder = options.out or Path("runs") / "protocol" / options.name
-    store = PartStore(folder / "parts", {"protocol": options.name})
+    content = content_of([variant.experiment for variant in variants], encoders, data)
+    store = PartStore(folder / "parts", {"protocol": options.name}, content)
     study = Study(variants, protocol_tables(raw), request, bench_of or _workbench(data, options.cache, encoders), store)
     recipe = PROTOCOLS[options.name]
     parts = store.run(recipe.plan(study))
@@ -133,7 +137,7 @@ def _run(options: argparse.Namespace, bench_of: Callable[[Experiment], Bench] | 
         text = "\n\n\n".join([*(table.text(study.classes) for table in tables), *study.notes])
         write_json(folder / "result.json", _result(options.name, study, tables, raw))
         (folder / "table.txt").write_text(text + "\n", encoding="utf-8")
-    pictures = sorted(path.name for path in folder.glob("*.png"))
+    pictures = sorted(path.name for path in folder.glob(f"*{request.pictures}"))
     print(f"{text}\n\n{folder}: result.json, table.txt, {', '.join(pictures)}")
     return 0
 
@@ -150,16 +154,6 @@ def _result(name: str, study: Study, tables: Sequence[Table], raw: Mapping[str, 
         "settings": json.loads(json.dumps(raw, default=str)),
         "versions": package_versions(),
     }
-
-
-def _encoders(given: Sequence[str]) -> dict[str, str]:
-    pairs = [entry.partition("=") for entry in given]
-    wrong = [
-        entry for entry, (name, equals, folder) in zip(given, pairs, strict=True) if not (name and equals and folder)
-    ]
-    if wrong:
-        raise ConfigError(f"--encoder is {wrong[0]!r}; need FEATURE=FOLDER, such as speech=whisper-tiny")
-    return {name: folder for name, _, folder in pairs}
 
 
 def _tagged(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from train.layers import fit_length
 
 
 class MaskedBiGru(nn.Module):
@@ -41,25 +42,15 @@ def last_states(frames: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([behind, frames[:, 0, width:]], dim=-1)
 
 
-def fit_frames(x: Tensor, mask: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+def fit_middle(x: Tensor, mask: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """Return x (B, T, D) and mask (B, T) at `frames` frames: zeros at the end, or the middle of what is valid."""
-    present = x.shape[1]
-    if present > frames:
-        start = torch.div((mask.sum(1, keepdim=True) - frames).clamp(min=0.0), 2, rounding_mode="floor").long()
-        chosen = start + torch.arange(frames, device=x.device)
-        return _take(x, chosen), mask.gather(1, chosen)
-    if present < frames:
-        return functional.pad(x, (0, 0, 0, frames - present)), functional.pad(mask, (0, frames - present))
-    return x, mask
-
-
-def average_frames(x: Tensor, mask: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Return x (B, T, D) and mask (B, T) with each `frames` neighbours averaged over what is valid of them."""
-    # Padding by one frame less than a group keeps the last, incomplete group for any length.
-    count = functional.avg_pool1d(functional.pad(mask, (0, frames - 1)).unsqueeze(1), frames)  # (B, 1, groups)
-    mean = functional.avg_pool1d(functional.pad(x.transpose(1, 2), (0, frames - 1)), frames)
-    valid = (count > 0).to(x.dtype)
-    return (mean / (count + (1.0 - valid))).transpose(1, 2), valid.squeeze(1)
+    if x.shape[1] == frames:
+        return x, mask
+    if x.shape[1] < frames:
+        return fit_length(x, frames), fit_length(mask, frames)
+    start = torch.div((mask.sum(1, keepdim=True) - frames).clamp(min=0.0), 2, rounding_mode="floor").long()
+    chosen = start + torch.arange(frames, device=x.device)
+    return _take(x, chosen), mask.gather(1, chosen)
 
 
 def _reversal(mask: Tensor) -> Tensor:

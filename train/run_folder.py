@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from edge_ser.errors import ConfigError
 from train.checkpoint import read_checkpoint, save_checkpoint
 from train.examples import Example
+from train.lora import refuse_merged
 
 _PACKAGES = ("edge-ser", "torch", "numpy", "scipy", "transformers", "accelerate", "safetensors")
 _MAY_CHANGE = ("epochs", "device")
@@ -26,7 +28,12 @@ _MAY_CHANGE = ("epochs", "device")
 
 
 def stored_state(system: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that a checkpoint holds: all but those of encoders that stay as they were loaded."""
+    """Return the tensors that a checkpoint holds: all but those of encoders that stay as they were loaded.
+
+    Raises:
+        ConfigError: Adapters are merged into the weights.
+    """
+    refuse_merged(system)
     left_out = _frozen_encoder_tensors(system)
     return {name: tensor for name, tensor in system.state_dict().items() if name not in left_out}
 
@@ -60,20 +67,32 @@ def package_versions() -> dict[str, str]:
 
 
 def fingerprint(train: Sequence[Example], validation: Sequence[Example]) -> str:
-    """Return a hash of which utterances are learnt from and which choose, in order."""
+    """Return a hash of which utterances are learnt from and which choose, with their labels, in order."""
     key = hashlib.sha256()
     for side in (train, validation):
         for example in side:
-            key.update(f"{example.corpus}|{example.speaker}|{example.path.name}|{example.emotion}\n".encode())
+            rated = "" if example.attributes is None else f"|{example.attributes}"
+            key.update(f"{example.corpus}|{example.speaker}|{example.path.name}|{example.emotion}{rated}\n".encode())
         key.update(b"--\n")
     return key.hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """Return a value of mappings, lists and numbers with NaN and infinity as None: JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    return value
 
 
 def write_json(path: Path, content: object) -> None:
     """Write a JSON file; a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(plain(content), indent=1, default=str) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
@@ -86,7 +105,7 @@ class RunFolder:
     def append(self, line: Mapping[str, object]) -> None:
         """Add an epoch's line to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(plain(line)) + "\n")
 
     def history(self, epochs: int) -> list[dict[str, float]]:
         """Return the lines of metrics.jsonl up to an epoch; a line that was cut off is no line."""
@@ -95,16 +114,17 @@ class RunFolder:
         history = []
         for line in lines[:epochs]:
             try:
-                history.append(json.loads(line))
+                found = json.loads(line)
             except json.JSONDecodeError:
                 break
+            history.append({name: math.nan if value is None else value for name, value in found.items()})
         return history
 
     def cut(self, history: Sequence[Mapping[str, object]]) -> None:
         """Make metrics.jsonl hold these lines alone: those of epochs that the checkpoint has not seen go."""
         self.path.mkdir(parents=True, exist_ok=True)
         partial = self.path / ".metrics.partial"
-        partial.write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+        partial.write_text("".join(json.dumps(plain(line)) + "\n" for line in history), encoding="utf-8")
         partial.replace(self.path / "metrics.jsonl")
 
     def save_last(self, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:

@@ -59,9 +59,22 @@ def by_utterance(logits: NDArray[np.float32], examples: Sequence[Example]) -> tu
 
 
 def report(
-    logits: NDArray[np.float32], examples: Sequence[Example], *, resamples: int = 1000, seed: int = 0
+    logits: NDArray[np.float32],
+    examples: Sequence[Example],
+    *,
+    temperature: float = 1.0,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, object]:
-    """Return every figure with its 95 % interval, speakers drawn together, and the counts behind them."""
+    """Return every figure with its 95 % interval, speakers drawn together, and the counts behind them.
+
+    Args:
+        logits: (n, C), or the values of attributes (n, 3).
+        examples: One a row.
+        temperature: Divides the logits before they are probabilities; no figure but the calibration error sees it.
+        resamples: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
     if rates_attributes(examples):
         columns: list[ArrayLike] = [_attributes(examples), logits]
 
@@ -84,7 +97,7 @@ def report(
     figures |= {"utterances": len(examples), "speakers": len(set(speakers))}
     if not rates_attributes(examples):
         truth = [example.emotion for example in examples]
-        figures["ece"] = expected_calibration_error(probabilities(logits), truth)
+        figures["ece"] = expected_calibration_error(probabilities(logits / np.float32(temperature)), truth)
         figures["confusion"] = confusion(logits, examples).tolist()
     return figures
 

@@ -23,7 +23,8 @@ _UNINFORMATIVE = "neutral"
 class SentenceDrawer:
     """Draws each clip a sentence by its file's name, so that neither order nor machine matters.
 
-    A sentence that a dataset has on two sides counts for the first alone: what is learnt from is never read again.
+    A sentence that a dataset has on two sides counts for the first alone: what is learnt from is never read again. Case
+    and spaces do not make another sentence; punctuation does.
     """
 
     def __init__(self, table: Path, seed: int) -> None:

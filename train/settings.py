@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,13 +28,14 @@ LENGTHS = ("as_is", "crop", "centre", "repeat", "zeros")
 beginning is kept and shorter ones repeat themselves, or are followed by silence."""
 
 OPTIONS = {
-    "mfcc39": ("window_ms",),
+    "text": ("tokens",),
+    "mfcc39": ("window_ms", "hop_ms"),
     "prosody": ("compat_drop_last",),
     "lpcc": ("window_ms",),
     "log_power": ("window_ms",),
     "spectrogram": ("spec", "unit", "size"),
 }
-"""What can be set of a hand-crafted extractor."""
+"""What can be set of a hand-crafted extractor, and of a tokenizer."""
 
 SENTENCES = ("transcript", "constructed", "uninformative", "none")
 """Where the words of a clip come from."""
@@ -77,7 +79,8 @@ class FeatureSettings:
     length: str = "as_is"
     """One of `LENGTHS`. An encoder's frames of added silence are not kept."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings of a hand-crafted extractor: `window_ms`, `compat_drop_last`; `spec`, `unit`, `size`."""
+    """Further settings of a hand-crafted extractor: `window_ms`, `hop_ms`, `compat_drop_last`; `spec`, `unit`, `size`.
+    Text: `tokens`, the most that a sentence gives, 128 unless said."""
     whisper_pad_s: float = 0.0
     """Seconds to which Whisper's own front end pads a clip: 30 as published; 0 runs it as it is."""
 
@@ -88,12 +91,17 @@ class FeatureSettings:
         if unknown:
             allowed = ", ".join(OPTIONS.get(self.kind, ())) or "none"
             raise ConfigError(f"options of {self.kind} are {allowed}; got {', '.join(unknown)}")
+        tokens = self.options.get("tokens", 128)
+        if type(tokens) is not int or tokens < 3:
+            raise ConfigError(f"tokens is {tokens!r}; need a whole number of 3 or more: two of them mark the ends")
         _one_of("sentences", self.sentences, SENTENCES)
         _one_of("length", self.length, LENGTHS)
         if isinstance(self.layers, str):
             _one_of("layers", self.layers, ("last", "weighted_sum"))
         elif not all(type(layer) is int for layer in self.layers):
             raise ConfigError(f"layers is {list(self.layers)}; need whole numbers, 'last' or 'weighted_sum'")
+        if not 0 <= self.seconds < math.inf or not 0 <= self.whisper_pad_s < math.inf:
+            raise ConfigError(f"seconds is {self.seconds}, whisper_pad_s {self.whisper_pad_s}; need numbers from 0")
         if self.length != "as_is" and self.seconds <= 0:
             raise ConfigError(f"length is {self.length!r} and seconds {self.seconds}; need seconds above 0 with it")
         if self.pool < 1:
@@ -153,6 +161,9 @@ class Experiment:
         for name in ("validation_fraction", "test_fraction"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; need a share from 0 to below 1")
+        for name in ("seed", "segment_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; need a number from 0")
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -181,7 +192,7 @@ def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
         ConfigError: A key that nobody knows, a missing one, or a value that does not fit.
     """
     features = {
-        name: _section(FeatureSettings, _table(table, f"features.{name}"), f"[features.{name}]")
+        name: section(FeatureSettings, _table(table, f"features.{name}"), f"[features.{name}]")
         for name, table in _table(raw.get("features", {}), "features").items()
     }
     encoder = raw.get("encoder")
@@ -191,15 +202,25 @@ def experiment_of(raw: Mapping[str, Any], folder: Path) -> Experiment:
         **raw,
         "model": _table(raw.get("model", {}), "model"),
         "features": features,
-        "encoder": None if encoder is None else _section(EncoderSettings, _table(encoder, "encoder"), "[encoder]"),
-        "fit": _section(FitSettings, options, "[fit]"),
+        "encoder": None if encoder is None else section(EncoderSettings, _table(encoder, "encoder"), "[encoder]"),
+        "fit": section(FitSettings, options, "[fit]"),
     }
     if values.get("manifest"):
         values["manifest"] = str((folder / str(values["manifest"])).resolve())
-    return _section(Experiment, values, "the file")
+    return section(Experiment, values, "the file")
 
 
-def _section(kind: type[_Section], values: Mapping[str, Any], where: str) -> _Section:
+def section(kind: type[_Section], values: Mapping[str, Any], where: str) -> _Section:
+    """Return a dataclass of the values of a table of a settings file.
+
+    Args:
+        kind: The dataclass; the types of its fields are checked.
+        values: The table.
+        where: What an error calls it.
+
+    Raises:
+        ConfigError: A key that nobody knows, a missing one, or a value that does not fit.
+    """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -226,22 +247,43 @@ def _check_type(name: str, value: object, wanted: str) -> None:
         "bool": (bool,),
         "tuple[str, ...]": (list,),
         "tuple[int, ...]": (list,),
+        "tuple[float, ...]": (list,),
     }
+    if wanted.startswith(("Mapping", "dict")):
+        _table(value, name)
+        return
     if wanted not in allowed:
         return
     right = isinstance(value, allowed[wanted]) and (wanted == "bool" or not isinstance(value, bool))
     if isinstance(value, list) and right:
-        inner = int if "int" in wanted else str
-        right = all(isinstance(item, inner) for item in value)
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+        inner = kinds[wanted[6:].partition(",")[0]]
+        right = all(isinstance(item, inner) and not isinstance(item, bool) for item in value)
     if not right:
-        need = {"tuple[str, ...]": "a list of words", "tuple[int, ...]": "a list of whole numbers"}.get(wanted, wanted)
+        lists = {"str": "words", "int": "whole numbers", "float": "numbers"}
+        need = f"a list of {lists[wanted[6:].partition(',')[0]]}" if wanted.startswith("tuple") else wanted
         raise ConfigError(f"{name} is {value!r}; need {need}")
 
 
 def _table(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{name} is {value!r}; need a table [{name}]")
+        raise ConfigError(f"{name} is {value!r}; need a table")
     return value
+
+
+def encoder_sources(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the encoders that a command line names, by feature.
+
+    Raises:
+        ConfigError: One of them is no NAME=SOURCE.
+    """
+    sources = {}
+    for pair in pairs:
+        name, equals, source = pair.partition("=")
+        if not (name and equals and source):
+            raise ConfigError(f"--encoder is {pair!r}; need FEATURE=FOLDER such as speech=models/wav2vec2-xls-r-300m")
+        sources[name] = source
+    return sources
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

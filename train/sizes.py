@@ -5,7 +5,7 @@
 
 Everything is built with random weights on a device without memory, so it takes seconds and downloads nothing. A `head`
 is what is trained on top of the encoders; the learned vectors for a missing modality are a part of their own, and in
-neither `head` nor `total`.
+neither `head` nor `total`. A part of a part, such as `lora: one layer`, stands beside it and is in no sum of its own.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_ser.errors import ConfigError
+from train.attribute_head import PooledHead
 from train.encoders import TRUE_SIZE, Encoder, random_encoder
+from train.lora import ATTENTION_TARGETS, LoraLinear
 from train.systems import System, count_parameters
 from train.systems.baselines import PRESETS as BILSTM
 from train.systems.baselines import BiLstm
 from train.systems.camulenet import PRESETS as CAMULENET
 from train.systems.camulenet import Camulenet
 from train.systems.hump_cat import PRESETS as HUMP_CAT
-from train.systems.hump_cat import HumpCat
+from train.systems.hump_cat import HumpCat, MeanPool
 from train.systems.lora_multilingual import PRESETS as LORA
 from train.systems.lora_multilingual import LoraSer
 from train.systems.mdat import PRESETS as MDAT
@@ -55,7 +57,7 @@ class Size:
     preset: str
     """Its preset, or the hub id of an encoder."""
     part: str
-    """What is counted: a part by name, `head`, `total` ..."""
+    """What is counted: a part by name, `head`, `total` ...; `whole: a part of it`."""
     parameters: int
     """How many numbers it holds."""
 
@@ -119,12 +121,19 @@ def hump_cat_sizes() -> list[Size]:
     ]
 
 
+def mean_pool_sizes() -> list[Size]:
+    """Return the size of HuMP-CAT's comparator."""
+    return head_sizes("mean-pool", "paper", functools.partial(MeanPool, HUMP_CAT["paper"]))
+
+
 def camulenet_sizes() -> list[Size]:
     """Return CAMuLeNet's sizes: each way of taking the spectrogram and the MFCCs, and short windows."""
     rows = []
     for preset in ("paper", "published-flattened", "pool-tap", "five-second"):
         head = head_sizes("camulenet", preset, functools.partial(Camulenet, CAMULENET[preset]))
-        rows += [*head, *_under({"speech_encoder": encoder_parameters(WHISPER)}, head)]
+        query = sum(size.parameters for size in head if size.part in ("w_ms", "w_q"))
+        rows += [*head, Size("camulenet", preset, "head: position query, w_ms and w_q", query)]
+        rows += _under({"speech_encoder": encoder_parameters(WHISPER)}, head)
     return rows
 
 
@@ -179,8 +188,28 @@ def lora_sizes() -> list[Size]:
             "total": count_parameters(system),
             "trainable": sum(parameter.numel() for parameter in system.parameters() if parameter.requires_grad),
         }
-        rows += [Size("lora", preset, part, count) for part, count in (parts | sums).items()]
+        rows += [Size("lora", preset, part, count) for part, count in (parts | sums | _inside(system)).items()]
     return rows
+
+
+def _inside(system: LoraSer) -> dict[str, int]:
+    """Return what the head and the adapter of multilingual LoRA are made of."""
+    head = next(iter(system.heads.values()))
+    assert isinstance(head, PooledHead)
+    assert system.encoder is not None
+    attention, feed_forward = 0, 0
+    for name, layer in system.encoder.layers[0].named_modules():
+        if isinstance(layer, LoraLinear):
+            count = count_parameters(layer.lora_a) + count_parameters(layer.lora_b)
+            attended = name.endswith(ATTENTION_TARGETS)
+            attention, feed_forward = attention + count * attended, feed_forward + count * (not attended)
+    return {
+        "head: attentive pooling": count_parameters(head.pooling),
+        "head: layers": count_parameters(head.hidden) + count_parameters(head.out),
+        "lora: one layer": attention + feed_forward,
+        "lora: one layer's attention": attention,
+        "lora: one layer's feed-forward": feed_forward,
+    }
 
 
 def encoder_sizes() -> list[Size]:
@@ -196,6 +225,7 @@ SYSTEMS: dict[str, Callable[[], list[Size]]] = {
     "mdat": mdat_sizes,
     "bilstm": bilstm_sizes,
     "hump-cat": hump_cat_sizes,
+    "mean-pool": mean_pool_sizes,
     "camulenet": camulenet_sizes,
     "pooled-encoder": pooled_encoder_sizes,
     "mha": mha_sizes,

@@ -1,14 +1,12 @@
-"""Speaker-disjoint splits, the same on every machine."""
+"""Speaker-disjoint splits of a corpus's clips into what learns, chooses and judges, the same on every machine."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_ser.corpus import Clip
-from edge_ser.errors import ConfigError
+from train.folds import check_apart, contents, split_speakers
 
 
 @dataclass(frozen=True)
@@ -26,60 +24,28 @@ class Split:
 def split_by_speaker(
     clips: Sequence[Clip], *, validation_fraction: float, test_fraction: float, seed: int = 0
 ) -> Split:
-    """Return a split in which each corpus gives the same share of its speakers, genders alternating.
-
-    The order of speakers is a hash of seed and speaker id, so neither the order of `clips` nor new speakers of
-    another corpus move anybody.
+    """Return the clips by side, as `train.folds.split_speakers` divides their speakers.
 
     Raises:
         ConfigError: A corpus has too few speakers to give one to each side.
     """
-    parts: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
-    for corpus in sorted({clip.corpus for clip in clips}):
-        own = [clip for clip in clips if clip.corpus == corpus]
-        side = _sides(own, corpus, validation_fraction, test_fraction, seed)
-        for clip in own:
-            parts[side[clip.speaker]].append(clip)
-    split = Split(parts["train"], parts["validation"], parts["test"])
+    validation, test = split_speakers(
+        clips, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+    )
+    # Corpus by corpus, whatever the order of the clips: the order in which they are learnt from.
+    ordered = [clip for corpus in sorted({clip.corpus for clip in clips}) for clip in clips if clip.corpus == corpus]
+    split = Split(
+        [clip for clip in ordered if clip.speaker not in validation | test],
+        [clip for clip in ordered if clip.speaker in validation],
+        [clip for clip in ordered if clip.speaker in test],
+    )
     check_disjoint(split)
     return split
 
 
 def check_disjoint(split: Split) -> None:
-    """Raise ConfigError if a speaker or a file stands on two sides."""
+    """Raise ConfigError if a speaker, a file or a copy of one stands on two sides."""
     sides = {"train": split.train, "validation": split.validation, "test": split.test}
-    for what in ("speaker", "path"):
-        owner: dict[object, str] = {}
-        for side, clips in sides.items():
-            for value in sorted({str(getattr(clip, what)) for clip in clips}):
-                if value in owner:
-                    raise ConfigError(f"{what} {value} is in {owner[value]} and in {side}; need it on one side")
-                owner[value] = side
-
-
-def _sides(
-    clips: Sequence[Clip], corpus: str, validation_fraction: float, test_fraction: float, seed: int
-) -> dict[str, str]:
-    speakers = _alternating(clips, seed)
-    test_count = round(len(speakers) * test_fraction)
-    validation_count = max(1, round(len(speakers) * validation_fraction))
-    if test_fraction > 0:
-        test_count = max(1, test_count)
-    if len(speakers) <= test_count + validation_count:
-        raise ConfigError(f"{corpus} has {len(speakers)} speaker(s); need more than {test_count + validation_count}")
-    sides = ["test"] * test_count + ["validation"] * validation_count
-    sides += ["train"] * (len(speakers) - len(sides))
-    return dict(zip(speakers, sides, strict=True))
-
-
-def _alternating(clips: Sequence[Clip], seed: int) -> list[str]:
-    by_gender: dict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        by_gender[clip.gender].add(clip.speaker)
-    queues = [sorted(by_gender[gender], key=lambda speaker: _rank(speaker, seed)) for gender in sorted(by_gender)]
-    longest = max(len(queue) for queue in queues)
-    return [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
-
-
-def _rank(speaker: str, seed: int) -> str:
-    return hashlib.sha256(f"{seed}:{speaker}".encode()).hexdigest()
+    check_apart("speaker", {side: {clip.speaker for clip in clips} for side, clips in sides.items()})
+    check_apart("file", {side: {clip.path for clip in clips} for side, clips in sides.items()})
+    check_apart("content", {side: contents(clips) for side, clips in sides.items()})

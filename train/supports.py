@@ -48,7 +48,7 @@ def draw_shots(
     Args:
         clips: The whole target corpus.
         labels: Class index of each clip.
-        shots: Wanted sizes; 0 needs no clips and is left out.
+        shots: Wanted sizes; 0 needs no clips and is left out. Nothing but 0 leaves the whole corpus to the query.
         seed: Seed of the draw.
         per: `class` draws k of each class, `total` k in all, as even over the classes as k allows.
         pool: Whose clips are drawn: those of `half` of the speakers, of as `few` as can give so many, or of `all`,
@@ -61,8 +61,10 @@ def draw_shots(
         raise ConfigError(f"got shots_per {per!r}, pool {pool!r}; need class or total; half, few or all")
     sizes = sorted({size for size in shots if size > 0})
     classes = sorted(set(labels))
-    if not sizes or len({clip.corpus for clip in clips}) != 1:
-        raise ConfigError("got no shots or several corpora; need at least one k above 0 and one corpus at a time")
+    if not shots or min(shots) < 0 or len({clip.corpus for clip in clips}) != 1:
+        raise ConfigError("got no shots or several corpora; need at least one k from 0 and one corpus at a time")
+    if not sizes:
+        return _support(clips, {})
     most = {c: sizes[-1] if per == "class" else math.ceil(sizes[-1] / len(classes)) for c in classes}
     speakers = _support_speakers(clips, labels, most, seed, pool)
     queues: dict[int, list[int]] = {c: [] for c in classes}
@@ -118,7 +120,7 @@ def nested_subsets(clips: Sequence[Recording], sizes: Sequence[int], *, seed: in
 
 
 def _support(clips: Sequence[Recording], nested: dict[float, Places], disjoint: bool = False) -> Support:
-    largest = set(nested[max(nested)])
+    largest = set(nested[max(nested)]) if nested else set()
     query = tuple(place for place in range(len(clips)) if place not in largest)
     heard = {clips[place].speaker for place in largest}
     unheard = tuple(place for place in query if clips[place].speaker not in heard)

@@ -11,8 +11,9 @@ from edge_ser.errors import ConfigError  # noqa: E402
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy  # noqa: E402
 from train.examples import collate  # noqa: E402
 from train.synthetic import synthetic_examples  # noqa: E402
-from train.systems import count_parameters  # noqa: E402
+from train.systems import count_parameters, drop_modalities  # noqa: E402
 from train.systems.baselines import PRESETS, BiLstm, BiLstmConfig  # noqa: E402
+from train.systems.mdat import MdatConfig  # noqa: E402
 
 TINY = PRESETS["tiny"]
 POOLS = ("mean", "last")
@@ -76,6 +77,21 @@ def test_alone_a_modality_does_not_read_the_other(modality: str) -> None:
     assert model.dense.in_features == 2 * TINY.hidden
 
 
+def test_modality_dropout_is_mdats_and_leaves_no_utterance_without_anything() -> None:
+    assert PRESETS["paper"].modality_dropout == MdatConfig().modality_dropout
+    torch.manual_seed(0)
+    whole = torch.ones(4000, 3)
+    alone = torch.cat([torch.ones(2000, 3), torch.zeros(2000, 3)])
+    masks = drop_modalities({"speech": whole, "text": alone}, 0.15, True)
+    speech, text = masks["speech"].amax(1), masks["text"].amax(1)
+    assert torch.equal(speech[2000:], torch.ones(2000))
+    assert (speech + text).min() == 1
+    for mask in (speech, text):
+        assert float(1 - mask[:2000].mean()) == pytest.approx(0.15, abs=0.03)
+    untouched = drop_modalities({"speech": whole, "text": alone}, 0.15, False)
+    assert torch.equal(untouched["speech"], whole) and torch.equal(untouched["text"], alone)
+
+
 def test_the_loss_holds_the_squared_weights_of_the_dense_layer() -> None:
     model, inputs = build(), batch()
     targets = {"emotion": torch.tensor([0, 2])}
@@ -102,5 +118,7 @@ def test_it_learns_the_synthetic_language() -> None:
 def test_unknown_switches_are_refused() -> None:
     with pytest.raises(ConfigError, match="mean or last"):
         BiLstmConfig(pool="max")
+    with pytest.raises(ConfigError, match=r"0 to 0\.5"):
+        BiLstmConfig(modality_dropout=0.6)
     with pytest.raises(ConfigError, match="speech or text"):
         BiLstmConfig(modalities="video")

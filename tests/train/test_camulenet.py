@@ -23,7 +23,8 @@ from train.encoders import load_encoder  # noqa: E402
 from train.examples import Example, collate  # noqa: E402
 from train.folds import speaker_folds  # noqa: E402
 from train.image_encoders import AlexNet, load_imagenet, say_random_alexnet  # noqa: E402
-from train.recurrent import MaskedBiGru, average_frames, fit_frames, last_states  # noqa: E402
+from train.layers import mean_neighbours  # noqa: E402
+from train.recurrent import MaskedBiGru, fit_middle, last_states  # noqa: E402
 from train.systems import configure, count_parameters  # noqa: E402
 from train.systems.camulenet import PRESETS, Camulenet, CamulenetConfig, CamulenetGraph  # noqa: E402
 
@@ -102,7 +103,9 @@ def test_camulenet_check_01_shapes_at_true_size(positions: int, clip_s: float, m
             {
                 "speech": torch.zeros(2, positions, 1024),
                 "speech_mask": torch.ones(2, positions),
-                "mfcc": torch.zeros(2, 7, 40),  # Any length; on this device each frame takes its time.
+                # Any length, for on this device each frame takes its time: that the BiGRU gives T_m x 512 at 501,
+                # 1,001 and 3,001 frames is the next check.
+                "mfcc": torch.zeros(2, 7, 40),
                 "mfcc_mask": torch.ones(2, 7),
                 "spectrogram": torch.zeros(2, 1, 224, 224),
             }
@@ -116,6 +119,13 @@ def test_camulenet_check_01_shapes_at_true_size(positions: int, clip_s: float, m
     assert views.speech.shape == (2, positions, 1024)
     assert views.attended.shape == views.y.shape == (2, 1024)
     assert views.z.shape == (2, 3072)
+
+
+@pytest.mark.parametrize("mfccs", [3001, 1001, 501])
+def test_camulenet_check_01_the_bigru_gives_512_numbers_for_each_mfcc_frame(mfccs: int) -> None:
+    gru = MaskedBiGru(40, CamulenetConfig().gru_width, layers=2, dropout=0.0).eval()
+    with torch.no_grad():
+        assert gru(torch.zeros(1, mfccs, 40), torch.ones(1, mfccs)).shape == (1, mfccs, 512)
 
 
 @pytest.mark.parametrize("overrides", SWITCHES, ids=name_of)
@@ -388,9 +398,21 @@ def test_a_row_without_frames_is_finite_zeros() -> None:
         assert torch.isfinite(build(**overrides)(batch).logits).all()
 
 
+def test_sequences_without_a_mask_are_valid_throughout() -> None:
+    system, batch = build(), inputs_for(TINY)
+    bare = {name: x for name, x in batch.items() if not name.endswith("_mask")}
+    masks = {f"{name}_mask": torch.ones(bare[name].shape[:2]) for name in ("speech", "mfcc")}
+    assert torch.equal(system(bare).logits, system({**bare, **masks}).logits)
+
+
+def test_a_row_without_a_spectrogram_is_refused() -> None:
+    with pytest.raises(ConfigError, match="have no spectrogram"):
+        build()({**inputs_for(TINY), "spectrogram_mask": torch.tensor([[1.0], [0.0]])})
+
+
 def test_neighbouring_frames_are_averaged_over_what_is_valid() -> None:
     x = torch.arange(10.0).reshape(1, 5, 2)
-    mean, mask = average_frames(torch.cat([x, torch.zeros(1, 2, 2)], dim=1), torch.tensor([[1.0] * 5 + [0.0] * 2]), 3)
+    mean, mask = mean_neighbours(torch.cat([x, torch.zeros(1, 2, 2)], dim=1), torch.tensor([[1.0] * 5 + [0.0] * 2]), 3)
     assert mask.tolist() == [[1.0, 1.0, 0.0]]
     assert torch.allclose(mean[0], torch.tensor([[2.0, 3.0], [7.0, 8.0], [0.0, 0.0]]))
 
@@ -398,10 +420,10 @@ def test_neighbouring_frames_are_averaged_over_what_is_valid() -> None:
 def test_frames_are_padded_or_cut_in_the_middle_of_what_is_valid() -> None:
     x = torch.arange(6.0).reshape(1, 6, 1).expand(2, -1, -1)
     mask = torch.tensor([[1.0] * 6, [1.0] * 3 + [0.0] * 3])
-    cut, kept = fit_frames(x, mask, 2)
+    cut, kept = fit_middle(x, mask, 2)
     assert cut[..., 0].tolist() == [[2.0, 3.0], [0.0, 1.0]]
     assert kept.tolist() == [[1.0, 1.0], [1.0, 1.0]]
-    padded, kept = fit_frames(x, mask, 8)
+    padded, kept = fit_middle(x, mask, 8)
     assert padded.shape == (2, 8, 1) and kept[0].tolist() == [1.0] * 6 + [0.0] * 2
 
 

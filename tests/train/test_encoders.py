@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
@@ -10,12 +12,12 @@ torch = pytest.importorskip("torch", reason="the workshop needs torch: pip insta
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edge_ser.errors import ConfigError  # noqa: E402
+from train import lora  # noqa: E402
 from train.encoders import (  # noqa: E402
     TINY,
     TRUE_SIZE,
     Encoder,
     EncoderSpec,
-    LayerSum,
     WholeEncoder,
     build_encoder,
     frame_count,
@@ -24,6 +26,10 @@ from train.encoders import (  # noqa: E402
     load_tokenizer,
     parameter_count,
 )
+from train.feature_kinds import EncoderAtLength  # noqa: E402
+from train.layers import LayerMix  # noqa: E402
+from train.run_folder import stored_state  # noqa: E402
+from train.settings import FeatureSettings  # noqa: E402
 from train.teacher import hidden_states  # noqa: E402
 
 PUBLISHED = {
@@ -237,15 +243,44 @@ def test_layers_are_numbers_the_last_or_all() -> None:
             layer_numbers(encoder, wrong)
 
 
-def test_a_layer_sum_starts_as_the_mean_and_learns() -> None:
-    x = torch.randn(2, 5, 3, 4)
-    learned, fixed = LayerSum(3), LayerSum(3, learned=False)
-    torch.testing.assert_close(learned(x), x.mean(2))
-    torch.testing.assert_close(fixed(x), x.mean(2))
-    learned(x).square().sum().backward()
-    assert learned.scores is not None and learned.scores.grad is not None
-    assert not list(fixed.parameters())
-    assert float(learned.weights().detach().sum()) == pytest.approx(1.0)
+def test_frames_of_a_clip_are_those_of_the_clip_alone() -> None:
+    for name in ("hubert", "whisper"):
+        encoder = load_encoder(f"tiny:{name}")
+        for samples in (200, 399, 659, 720, 992, 8_000):
+            row = torch.zeros(1, samples)
+            _, frames = encoder.encode(row, torch.ones_like(row))
+            assert encoder.frames_of(samples) == int(frames.sum()), (name, samples)
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(659, 1), (992, 2), (16_000, 49), (200_000, 499)])
+def test_a_clip_that_silence_follows_keeps_its_own_frames(samples: int, frames: int) -> None:
+    settings = FeatureSettings(kind="encoder", source="tiny:hubert", length="zeros", seconds=10.0)
+    compute = EncoderAtLength("tiny", load_encoder("tiny:hubert"), settings)
+    assert len(compute(np.full(samples, 0.1, np.float32))) == frames == frame_count(min(samples, 160_000))
+    cut = EncoderAtLength("tiny", compute.encoder, replace(settings, length="crop"))
+    assert (compute.name, cut.name) == ("tiny-v2", "tiny")
+
+
+def test_what_would_hold_adapters_twice_is_not_stored() -> None:
+    encoder = load_encoder("tiny:hubert")
+    lora.wrap_lora(encoder, rank=2)
+    lora.add_adapter(encoder, "it")
+    lora.set_active(encoder, ["it"])
+    encoder.set_mode("lora")
+    before = encoder.fingerprint(), stored_state(encoder).keys()
+    lora.merge(encoder)
+    for store in (encoder.fingerprint, lambda: stored_state(encoder), lambda: lora.adapter_state(encoder, "it")):
+        with pytest.raises(ConfigError, match="unmerge"):
+            store()
+    lora.unmerge(encoder)
+    assert before == (encoder.fingerprint(), stored_state(encoder).keys())
+
+
+def test_a_layer_mix_starts_as_the_mean_and_learns() -> None:
+    x, mix = torch.randn(2, 5, 3, 4), LayerMix(3)
+    torch.testing.assert_close(mix(x), x.mean(2))
+    mix(x).square().sum().backward()
+    assert mix.weights.grad is not None and mix.weights.grad.any()
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

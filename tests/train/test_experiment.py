@@ -159,6 +159,44 @@ def test_widths_layers_and_classes_of_a_system_follow_the_encoders(data: Path, c
     assert bench.system(1, unit=16).config.unit == 16
 
 
+def test_several_layers_of_text_are_mixed_as_those_of_speech_are(data: Path, cache: Path, tmp_path: Path) -> None:
+    text = SETTINGS.replace('sentences = "constructed"', 'sentences = "constructed"\nlayers = "weighted_sum"')
+    bench = Workbench(experiment(tmp_path, text), data, cache)
+    examples = bench.examples(bench.clips()[:3], "train")
+    assert examples[0].features["text"].shape[1:] == (3, 32)
+    system = bench.system()
+    assert system.config.text_layers == 3 and len(system.layer_mix["text"].weights) == 3
+    assert predict(system, examples).shape == (3, 4)
+    single = Workbench(experiment(tmp_path), data, cache)
+    last = single.examples(single.clips()[:3], "train")[0].features["text"]
+    np.testing.assert_array_equal(examples[0].features["text"][:, 2], last)
+    # An empty transcript is no token of any layer.
+    feature = bench.experiment.features["text"]
+    silent = [replace(clip, transcript="") for clip in bench.clips()[:1]]
+    (empty,) = bench._text(replace(feature, sentences="transcript"), silent, None)
+    assert empty.shape == (0, 3, 32)
+
+
+def test_mfccs_can_be_standardised_and_prosody_standardises_itself(data: Path, cache: Path, tmp_path: Path) -> None:
+    mfcc = FeatureSettings("mfcc39", standardise=True, options={"hop_ms": 10})
+    good = replace(experiment(tmp_path), system="mean-pool", features={"speech": mfcc}, model={"speech_width": 39})
+    bench = Workbench(good, data, cache)
+    system = bench.system()
+    system.fit_statistics(bench.examples(bench.clips()[:4]))
+    assert predict(system, bench.examples(bench.clips()[:4])).shape == (4, 4)
+    assert abs(float(system.standards["speech"].mean[12])) > 0
+    prosody = {"prosody": FeatureSettings("prosody", standardise=True)}
+    with pytest.raises(ConfigError, match="kind 'prosody'; need frames of an encoder or MFCCs"):
+        Workbench(replace(good, system="mdre", features=prosody, model={}), data, cache).system()
+
+
+def test_tokens_of_a_sentence_are_limited_by_its_feature() -> None:
+    with pytest.raises(ConfigError, match="tokens is 2; need a whole number of 3 or more"):
+        FeatureSettings("text", "tiny:roberta", options={"tokens": 2})
+    with pytest.raises(ConfigError, match="options of encoder are none; got tokens"):
+        FeatureSettings("encoder", "tiny:wavlm", options={"tokens": 64})
+
+
 def test_weights_come_from_the_seed_alone(data: Path, cache: Path, tmp_path: Path) -> None:
     bench = Workbench(experiment(tmp_path), data, cache)
     torch.manual_seed(99)
@@ -295,6 +333,7 @@ def test_frames_of_added_silence_are_not_kept() -> None:
     [
         (FeatureSettings("mfcc39", length="repeat", seconds=7), (349, 39)),
         (FeatureSettings("mfcc39", options={"window_ms": 30}), (49, 39)),
+        (FeatureSettings("mfcc39", options={"hop_ms": 10}), (97, 39)),
         (FeatureSettings("mfcc40"), (101, 40)),
         (FeatureSettings("prosody"), (103,)),
         (FeatureSettings("spectrogram", seconds=1, options={"size": 64}), (1, 64, 64)),
@@ -311,6 +350,7 @@ def test_whatever_changes_values_changes_the_name_in_the_cache() -> None:
     variants = [
         FeatureSettings("mfcc39"),
         FeatureSettings("mfcc39", options={"window_ms": 30}),
+        FeatureSettings("mfcc39", options={"hop_ms": 10}),
         FeatureSettings("mfcc39", length="repeat", seconds=7),
         FeatureSettings("mfcc39", length="repeat", seconds=5),
         FeatureSettings("spectrogram"),

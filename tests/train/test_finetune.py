@@ -6,13 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
-from train.checkpoint import read_checkpoint  # noqa: E402
+from train.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
+from train.examples import Example  # noqa: E402
+from train.experiment import Experiment  # noqa: E402
 from train.finetune import main, parser  # noqa: E402
+from train.run_folder import RunFolder, stored_state  # noqa: E402
+from train.systems import Inputs, Output, System  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "train" / "configs" / "smoke"
@@ -117,6 +123,56 @@ def test_the_test_side_is_not_read_before_training_has_ended(
     assert order == ["train", "validation", "fit", "test"]
 
 
+def test_a_temperature_is_fitted_on_whole_utterances_and_calibrates_the_report(tmp_path: Path) -> None:
+    from train.experiment import Sides
+    from train.finetune import _judge, _store_temperature
+    from train.fit import FitResult
+
+    class Sure(System):
+        """Says the right class in three of four utterances, and is very sure each time."""
+
+        reads = ("speech",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor(30.0))
+            self.register_buffer("temperature", torch.ones(()))
+            self.seen: list[int] = []
+
+        def forward(self, inputs: Inputs) -> Output:
+            said = inputs["speech"].mean(1)
+            return Output(self.gain * said, said)
+
+        def fit_temperature(self, logits: torch.Tensor, emotion: torch.Tensor) -> float:
+            self.seen.append(len(emotion))
+            self.temperature.fill_(12.0)
+            return 12.0
+
+    # Two pieces of each utterance.
+    examples = [
+        Example(
+            Path(f"{place // 2}.wav"),
+            f"s{place // 4}",
+            "made",
+            {"speech": np.eye(4, dtype=np.float32)[[(place // 2 + (place % 8 > 5)) % 4]]},
+            emotion=place // 2 % 4,
+        )
+        for place in range(32)
+    ]
+    system = Sure()
+    RunFolder(tmp_path).save_best(stored_state(system), {"epoch": 1})
+    split = Sides([], [], [])
+    bench = SimpleNamespace(experiment=Experiment("mdat", "x"), classes=tuple("abcd"))
+    raw = _judge(bench, system, split, examples, FitResult(1, 0.5, []), tmp_path)  # type: ignore[arg-type]
+    _store_temperature(system, examples, tmp_path)
+    cooled = _judge(bench, system, split, examples, FitResult(1, 0.5, []), tmp_path)  # type: ignore[arg-type]
+    assert system.seen == [16] and cooled["temperature"] == 12.0 and "temperature" not in raw
+    assert read_checkpoint(tmp_path / "best.safetensors")[1]["temperature"] == 12.0
+    before, after = raw["validation"], cooled["validation"]
+    assert before["ece"] == pytest.approx(0.25, abs=0.01) and after["ece"] < 0.1
+    assert all(before[name] == after[name] for name in ("ua", "wa", "confusion"))
+
+
 def test_a_run_may_begin_with_anothers_weights_but_not_with_ears_for_the_test(
     run: Path, place: Path, settings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,8 +180,19 @@ def test_a_run_may_begin_with_anothers_weights_but_not_with_ears_for_the_test(
     assert main([str(settings), "--synthetic", "--run", str(place / "on"), "--epochs", "0", *start]) == 0
     first, again = (json.loads((folder / "report.json").read_text()) for folder in (run, place / "on"))
     assert again["test"] == first["test"]
-    assert main([str(settings), "--synthetic", "--run", str(place / "leak"), "--seed", "9", *start]) == 1
-    assert "now to be tested" in capsys.readouterr().err
+    # Who was heard is in the file itself: neither a copy nor a run in between forgets it.
+    copied = place / "copy" / "model.safetensors"
+    copied.parent.mkdir()
+    shutil.copy(run / "best.safetensors", copied)
+    for checkpoint in (run / "best.safetensors", copied):
+        begin = ["--seed", "9", "--start", str(checkpoint)]
+        assert main([str(settings), "--synthetic", "--run", str(place / "leak"), *begin]) == 1
+        assert "now to be tested" in capsys.readouterr().err
+    tensors, header = read_checkpoint(copied)
+    save_checkpoint(copied, tensors, {name: value for name, value in header.items() if name != "heard"})
+    begin = ["--start", str(copied)]
+    assert main([str(settings), "--synthetic", "--run", str(place / "silent"), *begin]) == 1
+    assert "does not say who was heard" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_another_system_is_refused(
@@ -143,7 +210,9 @@ def test_a_checkpoint_of_another_system_is_refused(
     [
         (["absent.toml"], "no settings at absent.toml"),
         ([str(SMOKE / "mdat.toml")], "pass --data FOLDER"),
-        ([str(SMOKE / "mdat.toml"), "--encoder", "speech"], "need NAME=SOURCE"),
+        ([str(SMOKE / "mdat.toml"), "--encoder", "speech"], "need FEATURE=FOLDER"),
+        ([str(SMOKE / "mdat.toml"), "--synthetic", "--threads", "0"], "--threads is 0"),
+        ([str(SMOKE / "mdat.toml"), "--synthetic", "--seed", "-4"], "seed is -4"),
         ([str(SMOKE / "mdat.toml"), "--synthetic", "--encoder", "speech=tiny:wav3"], "tiny:wav3"),
         ([str(SMOKE / "mdat.toml"), "--data", "nowhere"], "no manifest at nowhere"),
     ],
@@ -195,7 +264,7 @@ def test_smoke_of_a_system_that_trains_its_encoder_and_then_a_language(place: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mdat", "bilstm", "hump-cat", "camulenet", "mha", "lora"])
+@pytest.mark.parametrize("name", ["mdat", "bilstm", "hump-cat", "camulenet", "mha", "mdre", "lora"])
 def test_every_smoke_file_runs_and_learns_something(name: str, place: Path) -> None:
     assert main([str(SMOKE / f"{name}.toml"), "--synthetic", "--run", str(place / name)]) == 0
     report = json.loads((place / name / "report.json").read_text(encoding="utf-8"))

@@ -35,6 +35,7 @@ from train.fit import (  # noqa: E402
 )
 from train.gradients import EffectiveBatch  # noqa: E402
 from train.layers import masked_mean  # noqa: E402
+from train.run_folder import RunFolder, fingerprint  # noqa: E402
 from train.systems import Inputs, Output, System, Targets  # noqa: E402
 
 WIDTH = 8
@@ -294,11 +295,53 @@ def test_statistics_are_taken_once_from_the_training_side_alone() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"precision": "fp8"}, "precision"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"patience": -3}, "patience"),
+        ({"plateau_factor": 0.0}, "plateau_factor"),
+        ({"gradient_clip": -1.0}, "gradient_clip"),
+        ({"rates": {"out": -1.0}}, "out is -1"),
+        ({"seed": -4}, "seed is -4"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(QUICK, **change)  # type: ignore[arg-type]
+
+
+class Broken(Pooled):
+    """Its loss, or only that of validation, is no number."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+
+    def loss(self, output: Output, targets: Targets) -> Tensor:
+        found = super().loss(output, targets)
+        return found * float("nan") if self.always or not self.training else found
+
+
+def test_a_run_that_diverges_says_so_and_so_does_its_repetition(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"loss of epoch 1 is nan; .* lower learning_rate"):
+            fit(Broken(True), examples(16), examples(8, 1), QUICK, tmp_path / "always")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="no epoch has a validation loss that is a number"):
+            fit(Broken(False), examples(16), examples(8, 1), replace(QUICK, select="loss"), tmp_path / "later")
+    lines = (tmp_path / "later" / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "NaN" not in lines and "null" in lines
+
+
+def test_checkpoints_say_who_was_heard_in_this_run_and_before(tmp_path: Path) -> None:
+    fit(Pooled(), examples(16), examples(8, 1), QUICK, tmp_path, heard=["somebody"])
+    header = RunFolder(tmp_path).read_best()[1]
+    assert set(header["heard"]) == {"somebody", *(one.speaker for one in (*examples(16), *examples(8, 1)))}
+
+
+def test_other_ratings_are_other_utterances() -> None:
+    rated = examples(4, rated=True)
+    other = [replace(one, attributes=(0.1, 0.2, 0.3)) for one in rated]
+    assert fingerprint(rated, []) != fingerprint(other, [])
 
 
 def test_missing_labels_and_nothing_to_train_are_named() -> None:
@@ -432,7 +475,7 @@ def test_two_processes_learn_what_one_does(root: Path, tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.wait(300) for process in processes] == [0, 0]
     system = Pooled(3, rated=True)
     system.dropout.p = 0.0
     settings = replace(QUICK, select="ccc", batch_size=10, accumulation=2)

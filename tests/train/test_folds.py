@@ -17,6 +17,7 @@ from train.folds import (
     source_fold,
     speaker_folds,
     split_fold,
+    split_speakers,
 )
 from train.supports import draw_fractions, draw_shots, nested_subsets
 
@@ -29,6 +30,7 @@ class Clip:
     gender: str = ""
     session: str = ""
     label: int = 0
+    sha256: str = ""
 
 
 def made(speakers: int, each: int = 8, sessions: bool = False, corpus: str = "alpha") -> list[Clip]:
@@ -151,8 +153,30 @@ def test_a_split_keeps_three_groups_of_speakers() -> None:
     clips = made(10) + made(10, corpus="beta")
     fold = split_fold(clips, validation_fraction=0.2, test_fraction=0.3, seed=1)
     speakers = [{clips[p].speaker for p in side} for side in (fold.train, fold.validation, fold.test)]
-    assert [len(side) for side in speakers] == [12, 2, 6]
+    assert [len(side) for side in speakers] == [10, 4, 6]
     assert len(set.union(*speakers)) == 20
+
+
+def test_one_seed_gives_one_split_whoever_asks() -> None:
+    clips = made(10) + made(9, corpus="beta")
+    fold = split_fold(clips, validation_fraction=0.2, test_fraction=0.3, seed=1)
+    validation, test = split_speakers(clips, validation_fraction=0.2, test_fraction=0.3, seed=1)
+    assert {clips[place].speaker for place in fold.validation} == validation
+    assert {clips[place].speaker for place in fold.test} == test
+    assert split_speakers(made(10), validation_fraction=0.2, test_fraction=0.3, seed=1)[1] < test
+    assert split_speakers(clips, validation_fraction=0.2, test_fraction=0.0, seed=1)[1] == set()
+
+
+def test_a_copy_under_another_name_is_found() -> None:
+    clips = [Clip(Path(f"{n}.wav"), f"s{n}", sha256="same" if n != 1 else "other") for n in range(3)]
+    with pytest.raises(ConfigError, match="content same is in train and in test"):
+        check_folds(clips, [Fold("f", (0,), (1,), (2,))], covers=False)
+
+
+def test_no_shots_leave_the_whole_corpus_to_the_query() -> None:
+    clips = made(4)
+    support = draw_shots(clips, labels(clips), (0,), seed=1)
+    assert len(support.query) == len(support.unheard) == len(clips)
 
 
 def test_a_speaker_on_two_sides_is_found() -> None:
@@ -297,7 +321,7 @@ def test_wrong_switches_are_said() -> None:
     clips = made(4, 20)
     for call in (
         lambda: draw_shots(clips, labels(clips), (5,), seed=1, per="clip"),
-        lambda: draw_shots(clips, labels(clips), (0,), seed=1),
+        lambda: draw_shots(clips, labels(clips), (), seed=1),
         lambda: draw_fractions(clips, labels(clips), (0.1,), unit="file", draw=0),
         lambda: draw_fractions(clips, labels(clips), (1.0,), unit="speaker", draw=0),
         lambda: nested_subsets(clips, (), seed=1),

@@ -12,10 +12,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from edge_ser.errors import ConfigError  # noqa: E402
+from train.corpora.utterance import Utterance  # noqa: E402
 from train.examples import Example, collate  # noqa: E402
+from train.fit import FitSettings, fit  # noqa: E402
+from train.protocols.adaptation import AdaptSettings, adapt, adapted_names  # noqa: E402
+from train.protocols.study import Variant  # noqa: E402
+from train.settings import Experiment  # noqa: E402
+from train.supports import draw_fractions  # noqa: E402
 from train.systems import configure, count_parameters  # noqa: E402
 from train.systems.hump_cat import PRESETS, CosineClassifier, HumpCat, HumpCatConfig, MeanPool, am_logits  # noqa: E402
-from train.systems.hump_cat_branches import fit_frames  # noqa: E402
+from train.systems.hump_cat_branches import repeat_frames  # noqa: E402
 from train.systems.hump_cat_fusion import Tokens  # noqa: E402
 
 TINY = PRESETS["tiny"]
@@ -188,8 +194,8 @@ def test_hump_cat_check_06_shorter_features_repeat_themselves_whatever_stands_be
     for row, example in enumerate(examples):
         assert torch.allclose(together[row], model(collate([example])[0]).logits[0], atol=1e-5)
     short = torch.arange(3.0).view(1, 3, 1)
-    assert fit_frames(short, None, 7).flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert fit_frames(short, torch.tensor([[1.0, 1.0, 0.0]]), 5).flatten().tolist() == [0, 1, 0, 1, 0]
+    assert repeat_frames(short, None, 7).flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert repeat_frames(short, torch.tensor([[1.0, 1.0, 0.0]]), 5).flatten().tolist() == [0, 1, 0, 1, 0]
 
 
 def test_hump_cat_check_07_mfcc_tokens_are_a_set() -> None:
@@ -316,6 +322,26 @@ def test_a_missing_hand_crafted_feature_is_left_out_too() -> None:
     assert torch.allclose(rows[1], model(inputs).logits[1], atol=1e-5)
 
 
+def test_a_batch_in_which_some_rows_lack_a_feature_is_as_each_row_alone() -> None:
+    model = build(features=("prosody", "lpcc"))
+    rng = np.random.default_rng(0)
+
+    def utterance(name: str, frames: int, prosody: bool) -> Example:
+        features = {"lpcc": rng.standard_normal((frames, 36)).astype(np.float32)}
+        if prosody:
+            features["prosody"] = rng.standard_normal(103).astype(np.float32)
+        return Example(Path(name), "speaker", "corpus", features)
+
+    rows = [utterance("a.wav", 49, True), utterance("b.wav", 30, False), utterance("c.wav", 70, True)]
+    inputs, _ = collate(rows)
+    assert inputs["prosody_mask"].tolist() == [[1.0], [0.0], [1.0]]
+    assert inputs["lpcc_mask"].sum(1).tolist() == [49.0, 30.0, 70.0]
+    together = model(inputs).logits
+    for row, example in enumerate(rows):
+        assert torch.allclose(together[row], model(collate([example])[0]).logits[0], atol=1e-5)
+    assert "prosody_mask" not in collate(rows[:1])[0]
+
+
 def test_branch_dropout_happens_in_training_only_and_never_leaves_a_row_empty() -> None:
     model, inputs = build(branch_dropout=0.9, dropout=0.0), batch(TINY, 64)
     assert torch.equal(model(inputs).logits, build(dropout=0.0)(inputs).logits)
@@ -373,12 +399,10 @@ def test_the_temperature_makes_cosines_less_confident() -> None:
 
 
 def test_a_transfer_moves_fusion_and_classifier_and_nothing_else() -> None:
-    model = build()
-    model.freeze_for_transfer()
-    moving = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    moving = {name.split(".")[0] for name in adapted_names(build(), "full")}
     assert moving == {"inner", "outer", "self_attention", "classifier"}
     everything = build(adapt="all")
-    assert len(list(everything.adapting_parameters())) == len(list(everything.parameters()))
+    assert adapted_names(everything, "full") == {name for name, _ in everything.named_parameters()}
 
 
 def test_the_comparator_averages_layers_and_frames() -> None:
@@ -526,9 +550,38 @@ def transfer_gain(seed: int) -> float:
     learn(model, inputs, emotion, 25, 1e-2)
     assert recall(model, inputs, emotion) > 0.7
     target, emotion, speaker = corpus(seed, shifted=True)
-    support = speaker < 2
-    held = {name: x[~support] for name, x in target.items()}
-    before = recall(model, held, emotion[~support])
-    model.freeze_for_transfer()
-    learn(model, {name: x[support] for name, x in target.items()}, emotion[support], 25, 5e-3)
-    return recall(model, held, emotion[~support]) - before
+    clips = [
+        Utterance(Path(f"{place}.wav"), speaker=f"s{one}", corpus="target", emotion=str(int(emotion[place])))
+        for place, one in enumerate(speaker.tolist())
+    ]
+    support = draw_fractions(clips, emotion.tolist(), (0.2,), unit="speaker", draw=seed)
+    query = list(support.query)
+    held = {name: x[query] for name, x in target.items()}
+    before = recall(model, held, emotion[query])
+    variant: Any = Variant("hump-cat", Experiment(system="hump-cat", name="hump-cat"))
+    study: Any = Memory(target, emotion)
+    # Eight channels and not 32: the published rate of 1e-4 takes them the same way, but ten times as long.
+    settings = AdaptSettings(learning_rate=1e-3, epochs=15)
+    adapt(study, variant, model, [clips[place] for place in support.largest], settings, seed)
+    return recall(model.eval(), held, emotion[query]) - before
+
+
+class Memory:
+    """Stands for a study whose features are at hand."""
+
+    def __init__(self, inputs: dict[str, torch.Tensor], emotion: torch.Tensor) -> None:
+        self.inputs, self.emotion = inputs, emotion
+
+    def fit_on(self, variant: Variant, system: HumpCat, clips: list[Utterance], settings: FitSettings) -> Any:
+        places = [int(clip.path.stem) for clip in clips]
+        examples = [
+            Example(
+                clip.path,
+                clip.speaker,
+                clip.corpus,
+                {name: x[place].numpy() for name, x in self.inputs.items()},
+                emotion=int(self.emotion[place]),
+            )
+            for clip, place in zip(clips, places, strict=True)
+        ]
+        return fit(system, examples, [], settings)

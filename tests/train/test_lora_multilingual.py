@@ -207,15 +207,20 @@ class FrameEncoder(WaveformEncoder):
         return inputs.view(len(inputs), -1, FRAME), valid, valid
 
 
-def speech(language: int, count: int, seed: int) -> Data:
-    """Utterances whose three attributes mix into the frames in each language's own way."""
+def speech(language: int, count: int, seed: int, *, offset: float = 1.0) -> Data:
+    """Utterances whose three attributes mix into the frames in each language's own way.
+
+    `offset` is how far the second language's frames lie from the first one's whatever is felt, as another recording
+    does; with 0 the two differ in the mixing alone.
+    """
     world = np.random.default_rng(7)
     mixes, offsets = world.standard_normal((2, 6, FRAME)), world.standard_normal((2, FRAME))
     mix = mixes[0] if language == 0 else mixes.mean(0)
+    place = offsets[0] + language * offset * (offsets[1] - offsets[0])
     rng = np.random.default_rng([seed, language])
     truth = rng.uniform(0, 1, (count, 3)).astype(np.float32)
     shapes = np.concatenate([truth - 0.5, np.sin(4 * truth) - 0.5], axis=1)
-    frames = (shapes @ mix + offsets[language])[:, None] + rng.standard_normal((count, 6, FRAME))
+    frames = (shapes @ mix + place)[:, None] + rng.standard_normal((count, 6, FRAME))
     return torch.from_numpy(frames.reshape(count, -1).astype(np.float32)), torch.from_numpy(truth)
 
 
@@ -245,30 +250,47 @@ def first_language(seed: int, **settings: Any) -> LoraSer:
     return system
 
 
-def second_language(source: LoraSer, seed: int, count: int, epochs: int) -> LoraSer:
+def second_language(
+    source: LoraSer, seed: int, count: int, epochs: int, *, rate: float = 1e-3, offset: float = 1.0
+) -> LoraSer:
     system = copy.deepcopy(source)
     system.begin("zh")
-    whole = speech(1, 256, seed)
-    train_on(system, (whole[0][:count], whole[1][:count]), epochs, 1e-3, seed)
+    whole = speech(1, 256, seed, offset=offset)
+    train_on(system, (whole[0][:count], whole[1][:count]), epochs, rate, seed)
     return system
 
 
 def test_lora_check_09_a_second_language_is_gained_and_the_first_kept() -> None:
+    # As published: one head for both, the adapter on, nobody says which language is spoken. Languages that differ in
+    # how attributes sound, in like recordings: where the second one also lies elsewhere (`offset`), no rate keeps both.
+    x_test, y_test = speech(0, 256, 99), speech(1, 256, 99, offset=0.0)
+    gained, lost = [], []
+    for seed in range(5):
+        source = first_language(seed)
+        adapted = second_language(source, seed, 256, 10, rate=3e-4, offset=0.0)
+        gained.append(concordance(adapted, y_test) - concordance(source, y_test))
+        lost.append(concordance(source, x_test) - concordance(adapted, x_test))
+    assert np.mean(gained) >= 0.1
+    assert np.mean(lost) <= 0.05
+
+
+def test_a_head_per_language_gains_the_second_and_gives_the_first_back() -> None:
     x_test, y_test = speech(0, 256, 99), speech(1, 256, 99)
-    system = first_language(0, head_mode="per_language")
-    x_before, y_before = concordance(system, x_test), concordance(system, y_test)
-    system = second_language(system, 0, 256, 10)
-    assert concordance(system, y_test) >= y_before + 0.1
+    source = first_language(0, head_mode="per_language")
+    system = second_language(source, 0, 256, 10)
+    assert concordance(system, y_test) >= concordance(source, y_test) + 0.1
     system.use("en")
-    assert concordance(system, x_test) >= x_before - 0.05
+    assert concordance(system, x_test) == concordance(source, x_test)
 
 
-def test_lora_check_09_a_shared_head_alone_answers_both_better_than_the_source_does() -> None:
+def test_a_shared_head_answers_distant_languages_better_than_the_source_but_forgets_some_of_the_first() -> None:
     x_test, y_test = speech(0, 256, 99), speech(1, 256, 99)
     source = first_language(0)
     adapted = second_language(source, 0, 256, 6)
-    both = concordance(adapted, x_test) + concordance(adapted, y_test)
-    assert both > concordance(source, x_test) + concordance(source, y_test)
+    x_lost = concordance(source, x_test) - concordance(adapted, x_test)
+    assert concordance(adapted, y_test) - concordance(source, y_test) > max(0.1, x_lost)
+    # The limit of 0.05 that holds in like recordings does not hold here.
+    assert 0.05 < x_lost < 0.3
 
 
 @pytest.mark.slow

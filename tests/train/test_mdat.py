@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,26 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
+from edge_ser.corpus import FOUR_CLASSES  # noqa: E402
 from edge_ser.errors import ConfigError  # noqa: E402
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy  # noqa: E402
+from train.corpora.utterance import Utterance  # noqa: E402
+from train.encoders import load_encoder  # noqa: E402
 from train.examples import Example, collate  # noqa: E402
+from train.fit import FitSettings  # noqa: E402
 from train.layers import masked_softmax  # noqa: E402
+from train.protocols.adaptation import AdaptSettings, adapt  # noqa: E402
+from train.protocols.parts import PartStore  # noqa: E402
+from train.protocols.study import Request, Study, Variant  # noqa: E402
+from train.settings import Experiment  # noqa: E402
+from train.supports import draw_shots  # noqa: E402
 from train.synthetic import synthetic_examples  # noqa: E402
 from train.systems import configure, count_parameters  # noqa: E402
 from train.systems.dual_attention import CoAttention, GraphAttention, Pool  # noqa: E402
 from train.systems.mdat import ABLATIONS, PRESETS, Mdat, MdatConfig, ModalityGraph  # noqa: E402
 
 TINY = PRESETS["tiny"]
+SHOTS = AdaptSettings()  # as the protocol has them: a rate of 1e-4, at most 50 epochs
 GATS = ("v1", "v2", "literal")
 COATTENTIONS = ("cross", "gate", "channel")
 
@@ -120,6 +132,10 @@ def test_mdat_check_02_masked_attention(mode: str, dtype: torch.dtype) -> None:
     speech, text = torch.randn(2, 5, 4).to(dtype), torch.randn(2, 5, 4).to(dtype)
     with torch.no_grad():
         maps = [graph.attend(nodes, mask)[1], *CoAttention(4).to(dtype).weights(speech, text, mask, mask)]
+        channels = CoAttention(4, "channel").to(dtype).channel_weights(speech, text, mask, mask)
+    for weights in channels:
+        assert torch.allclose(weights[0].float().sum(-1), torch.ones(4), atol=tolerance)
+        assert torch.isfinite(weights).all() and not weights[1].any()
     for weights in maps:
         assert torch.isfinite(weights).all()
         assert torch.allclose(weights[0].float().sum(-1), torch.ones(5), atol=tolerance)
@@ -127,6 +143,14 @@ def test_mdat_check_02_masked_attention(mode: str, dtype: torch.dtype) -> None:
         assert not weights[1].any()
     assert not graph(nodes, mask)[1].any()
     assert not graph(nodes, mask)[0, mask[0] == 0].any()
+
+
+@pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
+def test_mdat_check_02_the_whole_head_is_finite_in_half_precision(overrides: dict[str, Any]) -> None:
+    inputs = batch([(9, 5), (7, 0), (0, 4), (0, 0)])
+    half = logits(build(**overrides).half(), {name: x.half() for name, x in inputs.items()})
+    assert torch.isfinite(half).all()
+    assert torch.allclose(half.float(), logits(build(**overrides), inputs), atol=0.02)
 
 
 @pytest.mark.parametrize("overrides", VARIANTS.values(), ids=VARIANTS)
@@ -209,17 +233,17 @@ def test_mdat_check_07_who_ranks_the_neighbours() -> None:
 
 
 def test_mdat_check_08_gradients() -> None:
-    model = build().train()
-    encoder = torch.nn.Linear(16, 16).requires_grad_(False)
-    inputs = batch([(9, 5), (7, 3)])
-    inputs["speech"] = encoder(inputs["speech"])
-    targets = {"emotion": torch.tensor([0, 1])}
-    model.config = replace(model.config, modality_dropout=0.0)
-    model.loss(model(inputs), targets).backward()
+    speech, text = load_encoder("tiny:xls-r"), load_encoder("tiny:xlm-roberta")
+    model = build(speech_width=speech.width, text_width=text.width, modality_dropout=0.0).train()
+    frames, frame_mask = speech.encode(torch.randn(2, 8_000), torch.ones(2, 8_000))
+    tokens, token_mask = text.encode(torch.randint(4, 250, (2, 5)), torch.ones(2, 5))
+    inputs = {"speech": frames[-1], "speech_mask": frame_mask, "text": tokens[-1], "text_mask": token_mask}
+    model.loss(model(inputs), {"emotion": torch.tensor([0, 1])}).backward()
     for name, parameter in model.named_parameters():
         reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
         assert reached == (not name.startswith("missing_modality")), name
-    assert encoder.weight.grad is None
+    for encoder in (speech, text):
+        assert all(parameter.grad is None for parameter in encoder.parameters())
 
 
 @pytest.mark.parametrize("absent", [True, False])
@@ -316,43 +340,53 @@ def test_mdat_check_10_trains_and_exports(overrides: dict[str, Any]) -> None:
         assert np.abs(got - logits(model, inputs).numpy()).max() < 1e-4
 
 
-def adapt(model: Mdat, examples: list[Example], *, learning_rate: float, epochs: int, seed: int) -> None:
-    """Train on examples in place; without one, nothing changes."""
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    model.train()
-    for _ in range(epochs if examples else 0):
-        order = rng.permutation(len(examples))
-        for start in range(0, len(order), 16):
-            inputs, targets = collate([examples[place] for place in order[start : start + 16]])
-            optimiser.zero_grad()
-            model.loss(model(inputs), targets).backward()
-            optimiser.step()
-    model.eval()
+class SyntheticBench:
+    """Two synthetic languages as the protocols read corpora: the source, and a target that sounds and reads apart."""
+
+    def __init__(self, seed: int) -> None:
+        made = [*synthetic_examples(0, 4, 6, seed), *synthetic_examples(1, 6, 5, seed)]
+        self.made = {example.path: example for example in made}
+
+    def clips(self, corpora: Sequence[str] | None = None) -> list[Utterance]:
+        return [
+            Utterance(e.path, speaker=e.speaker, corpus=e.corpus, emotion4=FOUR_CLASSES[e.emotion])
+            for e in self.made.values()
+            if not corpora or e.corpus in corpora
+        ]
+
+    def examples(self, clips: Sequence[Utterance], side: str | None = None) -> list[Example]:
+        return [self.made[clip.path] for clip in clips]
+
+    def system(self, seed: int | None = None) -> Mdat:
+        torch.manual_seed(seed or 0)
+        return Mdat(TINY)
 
 
-def judged(model: Mdat, examples: list[Example]) -> float:
-    inputs, targets = collate(examples)
-    chosen = logits(model, inputs).argmax(1).numpy()
-    return unweighted_accuracy(confusion_matrix(targets["emotion"].numpy(), chosen, 4))
-
-
-def test_mdat_check_11_shots_help_and_none_change_nothing() -> None:
+def test_mdat_check_11_shots_help_and_none_change_nothing(tmp_path: Path) -> None:
+    learning = FitSettings(epochs=12, learning_rate=3e-3, batch_size=16, device="cpu")
+    variant = Variant("mdat", Experiment("mdat", "x", preset="tiny", fit=learning))
     gains = []
     for seed in range(5):
-        torch.manual_seed(seed)
-        model = Mdat(TINY)
-        adapt(model, synthetic_examples(0, 4, 6, seed), learning_rate=3e-3, epochs=12, seed=seed)
-        target = synthetic_examples(1, 6, 5, seed)
-        support = [example for example in target if example.speaker in ("1-0", "1-1", "1-2")]
-        query = [example for example in target if example not in support]
-        assert [sum(example.emotion == c for example in support) for c in range(4)] == [15] * 4
+        bench = SyntheticBench(seed)
+        study = Study([variant], {}, Request(), lambda _, own=bench: own, PartStore(tmp_path / str(seed), {}))
+        model, _ = study.fit(variant, seed, study.clips("synthetic0"), [])
+        target = study.clips("synthetic1")
+        support = draw_shots(target, study.labels(target), (5, 15), seed=seed)
+        assert set(support.nested[5]) < set(support.nested[15])
+        judged = [target[place] for place in support.query]
+        learnt = [target[place] for place in support.nested[15]]
+        assert [study.labels(learnt).count(c) for c in range(4)] == [15] * 4
+
+        def answered(system: Mdat = model, said: Study = study, clips: list[Utterance] = judged) -> float:
+            part = said.answer(variant, system, clips, "x", {})
+            return unweighted_accuracy(confusion_matrix(part.truth, part.logits.argmax(1), 4))
+
         weights = {name: value.clone() for name, value in model.state_dict().items()}
-        adapt(model, [], learning_rate=3e-3, epochs=50, seed=seed)
+        assert adapt(study, variant, model, [], SHOTS, seed) == {"epochs": 0}
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-        zero = judged(model, query)
-        adapt(model, support, learning_rate=3e-3, epochs=12, seed=seed)
-        gains.append(judged(model, query) - zero)
+        zero = answered()
+        adapt(study, variant, model, learnt, SHOTS, seed)
+        gains.append(answered() - zero)
     assert np.mean(gains) >= 0.10
 
 
@@ -392,12 +426,19 @@ def test_a_gate_is_one_on_average_over_valid_frames() -> None:
 def test_modality_dropout_hides_each_modality_as_often_as_asked_and_only_in_training() -> None:
     torch.manual_seed(0)
     model = build(modality_dropout=0.3).train()
-    inputs = batch([(3, 2)] * 400)
-    _, masks = model.nodes(inputs)
+    _, masks = model.nodes(batch([(3, 2)] * 400))
     for mask in masks.values():
         assert 0.2 < 1.0 - float(mask.amax(1).mean()) < 0.4
-    _, masks = model.eval().nodes(inputs)
+    assert all((masks["speech"].amax(1) + masks["text"].amax(1)).tolist())
+    _, masks = model.eval().nodes(batch([(3, 2)] * 400))
     assert all(bool(mask.all()) for mask in masks.values())
+
+
+def test_modality_dropout_leaves_the_only_modality_alone() -> None:
+    model = build(modality_dropout=0.5).train()
+    _, masks = model.nodes(batch([(3, 0)] * 200 + [(0, 2)] * 200))
+    assert masks["speech"].amax(1).tolist() == [1.0] * 200 + [0.0] * 200
+    assert masks["text"].amax(1).tolist() == [0.0] * 200 + [1.0] * 200
 
 
 def test_several_encoder_layers_are_mixed_by_learned_weights() -> None:
@@ -466,7 +507,7 @@ def test_ablations_have_the_widths_of_what_is_left() -> None:
         ({"gat_heads": 0}, "start at 1"),
         ({"te_heads": 3}, "divide 16"),
         ({"modules": ["gat", "lstm"]}, "gat, coattn, te"),
-        ({"modality_dropout": 1.0}, "0 to below 1"),
+        ({"modality_dropout": 0.6}, r"0 to 0\.5"),
         ({"width": 3}, "no setting width"),
     ],
 )

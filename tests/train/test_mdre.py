@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from edge_ser.errors import ConfigError  # noqa: E402
+from edge_ser.mfcc import mfcc39  # noqa: E402
+from train.examples import Example, collate  # noqa: E402
+from train.experiment import Workbench, read_experiment  # noqa: E402
+from train.feature_kinds import hand_crafted  # noqa: E402
 from train.systems import count_parameters  # noqa: E402
 from train.systems.mdre import PRESETS, LastState, Mdre, MdreConfig  # noqa: E402
+
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 
 
 def build(kind: str, **switches: object) -> Mdre:
@@ -33,6 +41,12 @@ def test_paper_sizes() -> None:
     paper = PRESETS["paper"]
     assert (paper.mfcc_width, paper.audio_steps, paper.hidden) == (39, 750, 200)
     assert (paper.text_len, paper.embedding, paper.prosody_width, paper.dropout) == (128, 300, 103, 0.3)
+    # 750 steps are 7.5 s: the last frame begins 7.49 s into the clip.
+    wave = np.random.default_rng(0).standard_normal(16_000 * 10).astype(np.float32)
+    settings = read_experiment(CONFIGS / "smoke" / "mdre.toml").features["mfcc"]
+    ten, twenty = hand_crafted(settings)(wave), mfcc39(wave)
+    assert len(ten) > paper.audio_steps and len(ten) == 2 * len(twenty) - 1
+    np.testing.assert_array_equal(ten[::2, :13], twenty[:, :13])
     for preset in PRESETS.values():
         model = Mdre(replace(preset, vocabulary=50))
         assert sum(model.parts().values()) == count_parameters(model)
@@ -109,3 +123,74 @@ def test_wrong_kind_or_features_are_configuration_errors() -> None:
         MdreConfig(kind="lstm")
     with pytest.raises(ConfigError, match="has no mfcc, prosody; need mfcc and prosody"):
         build("classic")({name: x for name, x in batch().items() if name.startswith(("speech", "text"))})
+    with pytest.raises(ConfigError, match="has no text; need it for modalities = 'text'"):
+        build("classic", modalities="text")({name: x for name, x in batch().items() if "text" not in name})
+    with pytest.raises(ConfigError, match="hop_ms is 5; need 20 or 10"):
+        mfcc39(np.ones(800, np.float32), hop_ms=5)
+
+
+def clips(scale: float = 1.0) -> list[Example]:
+    """Clips whose prosody is in hertz and decibels, as measured on speech: -21 to 209."""
+    rng = np.random.default_rng(0)
+    return [
+        Example(
+            Path(f"{place}.wav"),
+            "s",
+            "made",
+            {
+                "mfcc": (scale * (rng.standard_normal((20 + place, 39)) * 4 - 9)).astype(np.float32),
+                "prosody": (scale * rng.uniform(-21, 209, 103)).astype(np.float32),
+                "text": rng.standard_normal((5, 16)).astype(np.float32),
+            },
+            emotion=place % 4,
+        )
+        for place in range(12)
+    ]
+
+
+def test_classic_features_count_the_same_whatever_their_units() -> None:
+    first, second = build("classic"), build("classic")
+    first.fit_statistics(clips())
+    second.fit_statistics(clips(100.0))
+    inputs, scaled = collate(clips())[0], collate(clips(100.0))[0]
+    torch.testing.assert_close(first(inputs).logits, second(scaled).logits, atol=1e-3, rtol=1e-3)
+    standard = first.standard_prosody(inputs["prosody"])
+    assert float(standard.mean()) == pytest.approx(0, abs=1e-4) and float(standard.std()) < 1.2
+    # They go with the weights, and are none.
+    fresh = build("classic")
+    fresh.load_state_dict(first.state_dict())
+    assert torch.equal(fresh(inputs).logits, first(inputs).logits)
+    assert sum(first.parts().values()) == count_parameters(first)
+    build("ssl").fit_statistics([])
+    with pytest.raises(ConfigError, match="no example has mfcc"):
+        first.fit_statistics([])
+
+
+def test_a_row_without_prosody_reads_the_mean_of_the_training_set() -> None:
+    model = build("classic")
+    model.fit_statistics(clips())
+    rows = clips()[:2]
+    without = replace(rows[1], features={name: x for name, x in rows[1].features.items() if name != "prosody"})
+    average = np.asarray(model.standard_prosody.mean)
+    averaged = replace(rows[1], features={**rows[1].features, "prosody": average})
+    said, same = (model(collate([rows[0], row])[0]).logits for row in (without, averaged))
+    torch.testing.assert_close(said, same, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("modalities", ["speech", "text"])
+def test_one_modality_alone_needs_nothing_of_the_other(modalities: str) -> None:
+    for kind in ("classic", "ssl"):
+        model, inputs = build(kind, modalities=modalities), batch()
+        own = {name: x for name, x in inputs.items() if name.startswith("text") == (modalities == "text")}
+        assert torch.equal(model(own).logits, model(inputs).logits)
+        assert model(own).embedding.shape == (3, 8)
+        assert sum(model.parts().values()) == count_parameters(model)
+
+
+@pytest.mark.parametrize("path", ["smoke/mdre.toml", "desk/fusion.toml"])
+def test_settings_files_name_it(path: str, tmp_path: Path) -> None:
+    from train.protocols.variants import read_settings, variants_of
+
+    variants = variants_of(read_settings(CONFIGS / path), tmp_path)
+    (found,) = (variant.experiment for variant in variants if variant.experiment.system == "mdre")
+    assert Workbench(found, None, tmp_path).kind is Mdre

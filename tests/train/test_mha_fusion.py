@@ -12,20 +12,19 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from edge_ser.errors import ConfigError  # noqa: E402
-from train.encoders import frame_count, load_encoder  # noqa: E402
-from train.examples import Example  # noqa: E402
+from train.encoders import load_encoder  # noqa: E402
+from train.examples import Example, collate  # noqa: E402
+from train.experiment import Workbench, read_experiment  # noqa: E402
+from train.feature_kinds import EncoderAtLength, at_length  # noqa: E402
 from train.fit import FitSettings, fit  # noqa: E402
-from train.systems import count_parameters  # noqa: E402
-from train.systems.mha_fusion import (  # noqa: E402
-    CLIP_SAMPLES,
-    PRESETS,
-    Attention,
-    MhaFusion,
-    MhaFusionConfig,
-    fixed_clip,
-    statistics,
-)
+from train.layers import Attention  # noqa: E402
+from train.protocols.parts import Part  # noqa: E402
+from train.protocols.tables import Line, Table, random_guess  # noqa: E402
+from train.settings import Experiment, FeatureSettings  # noqa: E402
+from train.systems import count_parameters, drop_modalities  # noqa: E402
+from train.systems.mha_fusion import PRESETS, MhaFusion, MhaFusionConfig, statistics  # noqa: E402
 
+CONFIGS = Path(__file__).parents[2] / "train" / "configs"
 TINY = PRESETS["tiny"]
 SWITCHES = [
     {},
@@ -77,10 +76,12 @@ def with_other_padding(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 def test_mha_check_01_frames_tokens_head_width_and_pooled_width() -> None:
     paper = PRESETS["paper"]
-    assert CLIP_SAMPLES == 160_000
-    assert frame_count(CLIP_SAMPLES) == paper.frames == 499
-    assert paper.text_len == 128
-    assert replace(paper, text_len=129).text_len == 129
+    assert (paper.frames, paper.text_len) == (499, 128)
+    speech = read_experiment(CONFIGS / "mha-paper.toml").features["speech"]
+    for samples in (32_000, 160_000, 200_000):
+        assert len(at_length(np.ones(samples, np.float32), speech)) == 160_000
+    encoder = EncoderAtLength("x", load_encoder("tiny:wav2vec2-base"), speech)
+    assert encoder(np.random.default_rng(0).standard_normal(200_000).astype(np.float32)).shape == (499, 32)
     assert paper.width // paper.heads == 128
     for pool in ("stat", "concat"):
         with torch.device("meta"):
@@ -183,7 +184,12 @@ def test_mha_check_09_batch_of_one_equals_batch_of_n_and_gradients_arrive(switch
     model.train()
     model.loss(model(inputs), {"emotion": torch.tensor([0, 1, 3])}).backward()
     for name, parameter in model.named_parameters():
-        if name.endswith(("project_text.weight", "value.weight", "out.weight", "classify.weight")):
+        # A softmax over one key is 1 whatever the scores are: no query and no key can learn from it.
+        one_key = model.config.text == "cls" and (
+            name.startswith("attention_text") if model.config.attention == "self" else "attention_speech" in name
+        )
+        scored = () if one_key else ("query.weight", "key.weight")
+        if name.endswith(("project_text.weight", "value.weight", "out.weight", "classify.weight", *scored)):
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.abs().sum() > 0, name
 
@@ -412,14 +418,28 @@ def test_fallback_changes_nothing_where_both_are_there() -> None:
 
 def test_modality_dropout_never_empties_both_and_leaves_evaluation_alone() -> None:
     torch.manual_seed(0)
-    model = build(modality_dropout=0.4)
-    masks = torch.ones(500, 2), torch.ones(500, 3)
-    assert all(torch.equal(a, b) for a, b in zip(model._drop(*masks), masks, strict=True))
-    text, speech = model.train()._drop(*masks)
+    model = build(modality_dropout=0.4).train()
+    _, _, text, speech = model._both(batch(rows=500))
     kept_text, kept_speech = text[:, 0], speech[:, 0]
     assert torch.all(kept_text + kept_speech >= 1)
     assert 0.3 < float(1 - kept_text.mean()) < 0.5
     assert 0.3 < float(1 - kept_speech.mean()) < 0.5
+    _, _, text, speech = model.eval()._both(batch(rows=500))
+    assert text.all() and speech.all()
+
+
+def test_modality_dropout_hides_nothing_from_a_row_that_has_one_modality() -> None:
+    masks = {"text": torch.zeros(500, 2), "speech": torch.ones(500, 3)}
+    assert all(torch.equal(mask, masks[name]) for name, mask in drop_modalities(masks, 0.5, True).items())
+
+
+def test_a_batch_without_masks_is_valid_throughout() -> None:
+    inputs = batch()
+    for switches in ({}, {"attention": "cross"}, {"mask": False}):
+        model = build(**switches)
+        bare = {name: inputs[name] for name in ("speech", "text")}
+        assert torch.equal(model(bare).logits, model(inputs).logits)
+    assert torch.isfinite(build()({"text": inputs["text"]}).logits).all()
 
 
 def test_random_crop_takes_neighbouring_valid_frames_in_training_only() -> None:
@@ -427,28 +447,82 @@ def test_random_crop_takes_neighbouring_valid_frames_in_training_only() -> None:
     x = torch.arange(9.0)[None, :, None].expand(200, 9, 12)
     mask = torch.ones(200, 9)
     mask[:, 7:] = 0
-    inputs = {"speech": x, "speech_mask": mask}
-    evaluated, _, _ = model._prepared(inputs, "speech")
+    evaluated, _, _ = model._prepared("speech", x, mask)
     assert evaluated[0, :, 0].tolist() == [0, 1, 2, 3]
     torch.manual_seed(0)
-    cropped, valid, _ = model.train()._prepared(inputs, "speech")
+    cropped, valid, _ = model.train()._prepared("speech", x, mask)
     assert torch.all(valid == 1)
     assert torch.all(cropped.diff(dim=1) == 1)
     assert set(cropped[:, 0, 0].tolist()) == {0, 1, 2, 3}
 
 
-def test_a_clip_is_always_ten_seconds() -> None:
-    ramp = np.arange(CLIP_SAMPLES + 10, dtype=np.float32)
-    assert np.array_equal(fixed_clip(ramp), ramp[:CLIP_SAMPLES])
-    short = fixed_clip(ramp[:5])
-    assert len(short) == CLIP_SAMPLES and short[5:].max() == 0
-    starts = {fixed_clip(ramp, np.random.default_rng(seed))[0] for seed in range(30)}
-    assert len(starts) > 3 and max(starts) <= 10
+def _spoken(folder: Path, text: str, seconds: float) -> Path:
+    """Write one clip and its manifest; return the manifest."""
+    soundfile = pytest.importorskip("soundfile")
+    wave = 0.1 * np.random.default_rng(0).standard_normal(int(16_000 * seconds))
+    soundfile.write(folder / "a.wav", wave, 16_000)
+    manifest = folder / "clips.csv"
+    manifest.write_text(f"path,corpus,speaker,emotion4,transcript\na.wav,c,s,sad,{text}\n", encoding="utf-8")
+    return manifest
+
+
+def test_random_crops_come_from_anywhere_in_a_long_clip(tmp_path: Path) -> None:
+    speech = FeatureSettings("encoder", "tiny:wav2vec2-base")
+    manifest = str(_spoken(tmp_path, "no words", 2.0))
+    settings = Experiment("mha", "x", preset="tiny", manifest=manifest, features={"speech": speech})
+    settings = replace(settings, model={"crop": "random", "modalities": "audio"})
+    bench = Workbench(settings, None, tmp_path / "cache")
+    (example,) = bench.examples(bench.clips())
+    # Four times as long as what the head reads.
+    assert example.features["speech"].shape == (99, 32)
+    model, inputs = bench.system(), collate([example])[0]
+    assert torch.equal(model.eval()(inputs).logits, model(inputs).logits)
+    model.train()
+    model.dropout.p = model.attention_speech.dropout.p = 0.0
+    torch.manual_seed(0)
+    assert len({tuple(model(inputs).logits[0].tolist()) for _ in range(12)}) > 6
+
+
+@pytest.mark.parametrize("length", ["zeros", "crop", "centre"])
+def test_a_random_crop_of_clips_that_are_already_cut_is_refused(length: str, tmp_path: Path) -> None:
+    speech = FeatureSettings("encoder", "tiny:wav2vec2-base", length=length, seconds=10)
+    settings = Experiment("mha", "x", preset="tiny", features={"speech": speech}, model={"crop": "random"})
+    with pytest.raises(ConfigError, match=f"length '{length}', cut once for all epochs; need length = 'as_is'"):
+        Workbench(settings, None, tmp_path)
+
+
+@pytest.mark.parametrize("tokens", [128, 129])
+def test_the_129th_token_is_read_where_both_limits_let_it(tokens: int, tmp_path: Path) -> None:
+    options = {} if tokens == 128 else {"tokens": tokens}
+    manifest = str(_spoken(tmp_path, "a" * 200, 0.5))
+    text = FeatureSettings("text", "tiny:roberta", options=options)
+    settings = Experiment("mha", "x", preset="tiny", manifest=manifest, features={"text": text})
+    settings = replace(settings, model={"modalities": "text", "text_len": 129})
+    bench = Workbench(settings, None, tmp_path / "cache")
+    (example,) = bench.examples(bench.clips())
+    assert example.features["text"].shape == (tokens, 32)
+    inputs = collate([example])[0]
+    other = inputs | {"text": inputs["text"].clone()}
+    other["text"][:, -1] += 1.0
+    for limit in (tokens, 127):
+        model = bench.system(text_len=limit).eval()
+        assert torch.allclose(model(other).logits, model(inputs).logits, atol=1e-6) == (limit < tokens)
+
+
+def test_the_random_guesser_stands_in_every_table_of_classes() -> None:
+    truth = np.repeat(np.arange(7), 2)
+    speakers = tuple(f"s{place % 2}" for place in range(14))
+    part = Part("x", {}, tuple(map(str, range(14))), speakers, truth, np.eye(7, dtype=np.float32)[truth])
+    table = Table("fusion", [Line({"system": "MHA"}, [part])])
+    assert "chance: 0.143 (1/7)" in table.text([f"class {number}" for number in range(7)])
+    assert table.result()["chance"] == random_guess(7) == 1 / 7
 
 
 def test_wrong_switches_are_configuration_errors() -> None:
     with pytest.raises(ConfigError, match="attention is 'both'; need one of self, cross"):
         MhaFusionConfig(attention="both")
+    with pytest.raises(ConfigError, match=r"modality_dropout is 0\.9; need 0 to 0\.5"):
+        MhaFusionConfig(modality_dropout=0.9)
     with pytest.raises(ConfigError, match="need both"):
         MhaFusionConfig(attention="cross", modalities="text")
     with pytest.raises(ConfigError, match="neither speech nor text"):

@@ -77,8 +77,10 @@ def test_a_file_that_labels_name_may_be_missing(tmp_path: Path, capsys: pytest.C
     TREES["msp-podcast"](tmp_path / "msp-podcast")
     lost = tmp_path / "msp-podcast" / "Audios" / "MSP-PODCAST_0003_0001.wav"
     lost.unlink()
+    (tmp_path / "msp-podcast" / "Audios" / "nobody_listed_me.wav").write_bytes(b"")
     code, report = run(tmp_path, ["iemocap", "msp-podcast"], capsys)
-    assert code == 0
+    assert code == 1
+    assert [Path(path).name for path in report["msp-podcast"]["unlisted"]] == ["nobody_listed_me.wav"]
     assert report["iemocap"]["missing"] == [str(gone)]
     assert report["msp-podcast"]["missing"] == [str(lost)]
     assert (report["iemocap"]["utterances"], report["msp-podcast"]["utterances"]) == (4, 2)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,19 @@ from train.corpora.utterance import Utterance, read_utterances  # noqa: E402
 from train.examples import Example  # noqa: E402
 from train.protocol import PROTOCOLS, main  # noqa: E402
 from train.protocols.adaptation import AdaptSettings, adapt, adapted_names, only  # noqa: E402
+from train.protocols.content import content_of  # noqa: E402
 from train.protocols.fusion import Fusion, reading  # noqa: E402
 from train.protocols.low_resource import LowResource, divided  # noqa: E402
 from train.protocols.parts import Job, Part, PartStore  # noqa: E402
-from train.protocols.references import cross_reference, shot_reference, within_reference  # noqa: E402
+from train.protocols.references import (  # noqa: E402
+    cross_reference,
+    first_language_reference,
+    learns_once,
+    shot_reference,
+    within_reference,
+)
 from train.protocols.study import Request, Study, Variant  # noqa: E402
-from train.protocols.tables import Line, compare  # noqa: E402
+from train.protocols.tables import Line, Table, compare  # noqa: E402
 from train.protocols.variants import read_settings, variants_of  # noqa: E402
 from train.settings import Experiment, FeatureSettings  # noqa: E402
 from train.systems import Inputs, Output, System  # noqa: E402
@@ -86,6 +95,7 @@ class FakeBench:
 
     folder: Path
     sides: list[str | None]
+    asked: dict[str, Counter[Path]] = field(default_factory=dict)
 
     def clips(self, corpora: Sequence[str] | None = None) -> list[Utterance]:
         every = read_utterances(self.folder / "speech" / "manifest.csv")
@@ -93,6 +103,7 @@ class FakeBench:
 
     def examples(self, clips: Sequence[Utterance], side: str | None = None) -> list[Example]:
         self.sides.append(side)
+        self.asked.setdefault(str(side), Counter()).update(clip.path for clip in clips)
         return [self._example(clip) for clip in clips]
 
     def system(self, seed: int | None = None) -> Tiny:
@@ -140,7 +151,7 @@ def test_cross_language_judges_on_the_whole_target(
     shown = capsys.readouterr().out
     assert "published" in shown and "by speaker 95 %" in shown and "true class by row" in shown
     assert (settings.parent / "out" / "confusion.png").stat().st_size > 1000
-    assert (settings.parent / "out" / "embedding-tiny.png").is_file()
+    assert (settings.parent / "out" / "embedding-tiny-alpha-to-beta.png").is_file()
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +231,11 @@ def test_an_ablation_draws_bars_and_tests_its_variants(settings: Path, miniature
 
 
 def test_a_second_language_from_nested_subsets(settings: Path, miniature: Path) -> None:
-    settings.write_text(SETTINGS + "[low_resource]\nsizes = [4, 12]\n", encoding="utf-8")
+    settings.write_text(SETTINGS + "[low_resource]\nsizes = [4, 500, 1000]\n", encoding="utf-8")
     second, first = ran("low-resource", settings, miniature, "--source", "alpha", "--target", "beta")["tables"]
-    assert [line["clips"] for line in second["lines"]] == ["0", "4", "12"]
+    # Two of beta's four speakers are learnt from: more than their 16 clips there are not, and they are learnt once.
+    assert [line["clips"] for line in second["lines"]] == ["0", "4", "16"]
+    assert any("1 speaker(s) have few ways" in note for note in second["notes"])
     assert {line["speakers"] for line in second["lines"]} == {1}
     none, _, most = (figures(line)["UA"]["mean"] for line in second["lines"])
     assert most > none
@@ -253,6 +266,10 @@ def test_fusion_sets_both_modalities_against_either_and_against_empty_words(sett
         "tiny: speech + uninformative text",
     ]
     assert all(one["low"] <= one["high"] for one in table["comparisons"])
+    other = ran("fusion", settings, miniature, "--source", "beta")["tables"][0]["lines"][0]
+    assert {fact["corpora"] for fact in other["fits"]} == {"beta"} and other["confusion"] != table["lines"][0][
+        "confusion"
+    ]
     assert "constructed" in table["notes"][0] and "constructed" in result["notes"][0]
 
 
@@ -279,6 +296,63 @@ def test_what_is_there_is_not_made_again(settings: Path, miniature: Path, monkey
     monkeypatch.setattr(PartStore, "write", lambda self, part: (made.append(part.key), write(self, part))[1])
     assert ran("cross-language", settings, miniature, *options) == first
     assert len(made) == 1 and removed.read_text(encoding="utf-8") == before
+
+
+def test_a_pack_that_is_made_again_is_the_same(
+    settings: Path, miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.write_text(SETTINGS + "[low_resource]\nsizes = [4, 8]\n", encoding="utf-8")
+    monkeypatch.setattr(Tiny, "config", SimpleNamespace(languages=("en", "xx")), raising=False)
+    monkeypatch.setattr(Tiny, "begin", lambda self, language: self.classifier.reset_parameters(), raising=False)
+    ran("low-resource", settings, miniature, "--source", "alpha", "--target", "beta")
+    packs = sorted((settings.parent / "out" / "parts").glob("pack_*_n8*.safetensors"))
+    before = packs[0].read_bytes()
+    packs[0].unlink()
+    for path in (settings.parent / "out" / "parts").glob("low-resource*_n8_second*.json"):
+        path.unlink()
+    torch.manual_seed(99)
+    ran("low-resource", settings, miniature, "--source", "alpha", "--target", "beta")
+    assert packs[0].read_bytes() == before
+
+
+def test_content_that_changed_under_one_name_needs_another_folder(tmp_path: Path) -> None:
+    PartStore(tmp_path, {"protocol": "a"})
+    PartStore(tmp_path, {"protocol": "a"}, {"encoder x": "1"})
+    PartStore(tmp_path, {"protocol": "a"}, {"encoder y": "2"})
+    PartStore(tmp_path, {"protocol": "a"}, {"encoder x": "1", "encoder y": "2"})
+    with pytest.raises(ConfigError, match="another encoder x"):
+        PartStore(tmp_path, {"protocol": "a"}, {"encoder x": "3"})
+
+
+def test_contents_are_those_of_encoders_sentences_and_audio(miniature: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    features = {"text": FeatureSettings("text", str(tmp_path), sentences="constructed")}
+    read = Experiment(system="mdat", name="m", features=features)
+    first = content_of([read], {}, miniature)
+    assert {name.split()[0] for name in first} == {"encoder", "sentences", "audio"}
+    (tmp_path / "config.json").write_text("{ }", encoding="utf-8")
+    second = content_of([read], {}, miniature)
+    assert [name for name in first if first[name] != second[name]] == [f"encoder {tmp_path}"]
+
+
+def test_nobody_of_the_source_is_judged_as_a_target(settings: Path, miniature: Path, tmp_path: Path) -> None:
+    class Shared(FakeBench):
+        def clips(self, corpora: Sequence[str] | None = None) -> list[Utterance]:
+            return [replace(clip, speaker=clip.speaker.replace("beta", "alpha")) for clip in super().clips(corpora)]
+
+    request = Request((("alpha",),), ("beta",))
+    bench = Shared(miniature, [])
+    variants = variants_of(read_settings(settings), tmp_path)
+    study = Study(variants, {}, request, lambda experiment: bench, PartStore(tmp_path / "parts", {}))
+    with pytest.raises(ConfigError, match=r"speaker alpha.* is in the source and in beta"):
+        study.targets(("alpha",))
+
+
+def test_seeds_that_share_a_source_model_judge_the_whole_target_once(settings: Path, miniature: Path) -> None:
+    settings.write_text(SETTINGS.replace("shots = [0, 1, 2]", "shots = [0]\nsource_seeds = 1"), encoding="utf-8")
+    whole, query, _ = ran("k-shot", settings, miniature, "--source", "alpha", "--target", "beta")["tables"]
+    assert figures(whole["lines"][0])["UA"]["fits"] == 1 and figures(query["lines"][0])["UA"]["fits"] == 2
+    assert any("share 1 source model" in note for note in query["notes"])
 
 
 def test_what_was_fitted_otherwise_is_made_anew_and_another_protocol_needs_another_folder(
@@ -321,6 +395,10 @@ def test_sentences_are_those_of_the_side(settings: Path, miniature: Path) -> Non
     arguments = ["leave-speakers-out", str(settings), "--data", str(miniature), "--out", str(settings.parent / "out")]
     assert main([*arguments, "--seeds", "1"], lambda experiment: bench) == 0
     assert set(bench.sides) == {"train", "validation", "test"}
+    result = json.loads((settings.parent / "out" / "result.json").read_text(encoding="utf-8"))
+    # Every speaker judges once, reads the test's sentences then, and the other sides' in all other folds.
+    assert result["tables"][0]["lines"][0]["answers"] == sum(bench.asked["test"].values()) == 96
+    assert min(bench.asked["train"].values()) >= 1
 
 
 def test_listing_and_help_tell_a_stranger_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,11 +420,20 @@ def test_listing_and_help_tell_a_stranger_what_to_type(capsys: pytest.CaptureFix
         (["k-shot", "SETTINGS", "--encoder", "speech"], "need FEATURE=FOLDER"),
         (["ablation", "SETTINGS"], "at least two"),
         (["cross-language", "SETTINGS", "--seeds", "0"], "1 or more"),
+        (["k-shot", "[k_shot]\nshots = 5"], "shots is 5"),
+        (["k-shot", "[k_shot]\nshots = []"], "at least one number"),
+        (["k-shot", "[k_shot]\nadapt = 'x'"], "adapt is 'x'"),
+        (["k-shot", "[k_shot]\nshots = [50]"], "take fewer shots"),
+        (["fractions", "[fractions]\nadapt = 'x'"], "adapt is 'x'"),
     ],
 )
 def test_mistakes_are_said_in_one_line(
     arguments: list[str], said: str, settings: Path, miniature: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "[" in arguments[1]:
+        # Said before anything is trained: training would fail first.
+        settings.write_text(SETTINGS.split("[k_shot]")[0] + arguments[1] + "\n", encoding="utf-8")
+        arguments = [arguments[0], "SETTINGS", "--source", "alpha", "--target", "beta"]
     typed = [str(settings) if word == "SETTINGS" else word for word in arguments]
     out = ["--data", str(miniature), "--out", str(settings.parent / "out")]
     assert main([*typed, *out], lambda experiment: FakeBench(miniature, [])) == 1
@@ -400,7 +487,7 @@ def answered(right: float, seed: int) -> Part:
     truth = rng.integers(4, size=200)
     said = np.where(rng.random(200) < right, truth, (truth + 1) % 4)
     speakers = tuple(f"s{place % 8}" for place in range(200))
-    return Part(str(seed), {}, ("f",) * 200, speakers, truth, np.eye(4, dtype=np.float32)[said])
+    return Part(str(seed), {"seed": seed}, ("f",) * 200, speakers, truth, np.eye(4, dtype=np.float32)[said])
 
 
 def test_a_line_gives_means_over_fits_and_intervals_over_speakers() -> None:
@@ -412,6 +499,26 @@ def test_a_line_gives_means_over_fits_and_intervals_over_speakers() -> None:
     comparison = compare(line, worse, ("a", "b"))
     assert comparison.low > 0.1 and comparison.p < 0.001
     assert compare(worse, line, ("b", "a")).p > 0.99
+
+
+def test_folds_are_averaged_within_a_seed_before_anything_is_tested() -> None:
+    one = Line({"system": "a"}, [answered(0.8, fold) for fold in range(4)])
+    # Seeds that add nothing: the same folds again.
+    parts = [replace(part, facts={"seed": seed}) for seed in (1, 2, 3) for part in one.parts]
+    line = Line({"system": "a"}, parts)
+    assert line.observations["UA"] == pytest.approx([float(np.mean(one.values["UA"]))] * 3)
+    alone = Line({"system": "a"}, [replace(part, facts={"seed": 1}) for part in one.parts])
+    assert alone.observations["UA"] == alone.values["UA"] and alone.overlapping and not line.overlapping
+    assert any("folds" in note for note in Table("t", [alone]).result()["notes"])
+    assert line.result()["figures"]["UA"]["observations"] == 3
+
+
+def test_published_rows_stand_where_their_method_has_learnt_as_much() -> None:
+    once, twice = (Variant("l", experiment("lora"), f"WavLM {method}") for method in ("LoRA", "FT+LoRA"))
+    assert learns_once(once) and not learns_once(twice)
+    found, table = first_language_reference(once, ("msp-podcast",), "attributes")
+    assert table is not None and found["Val."].value == pytest.approx(0.651)
+    assert first_language_reference(once, ("msp-podcast", "x"), "attributes") == ({}, None)
 
 
 def test_attributes_are_judged_by_ccc() -> None:

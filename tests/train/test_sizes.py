@@ -25,7 +25,7 @@ CAMULENET = {
     "speech_encoder": 307_216_384,
 }
 SEVEN_SEVEN = {"alexnet_fc6": 37_752_832, "alexnet_fc7": 16_781_312, "w_s": 4_195_328}
-LONG = {"w_ms": 3_073_500, "w_q": 2_254_500}
+LONG = {"w_ms": 3_073_500, "w_q": 2_254_500, "head: position query, w_ms and w_q": 5_328_000}
 
 PUBLISHED: dict[tuple[str, str], dict[str, int]] = {
     ("mdat", "paper"): {
@@ -58,6 +58,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, int]] = {
     },
     ("hump-cat", "paper-12-layers"): {"speech_encoder": 94_371_712, "total": 94_677_392},
     ("hump-cat", "prosody-mfcc"): {"head": 50_272, "total": 50_272},
+    ("mean-pool", "paper"): {"head": 3_076},
     ("camulenet", "paper"): {**CAMULENET, **SEVEN_SEVEN, **LONG, "w_m": 525_312, "head": 70_139_589},
     ("camulenet", "published-flattened"): {
         **CAMULENET,
@@ -67,7 +68,13 @@ PUBLISHED: dict[tuple[str, str], dict[str, int]] = {
         "head": 332_283_589,
     },
     ("camulenet", "pool-tap"): {**CAMULENET, **LONG, "w_m": 525_312, "head": 20_848_325},
-    ("camulenet", "five-second"): {**CAMULENET, **SEVEN_SEVEN, "w_m": 525_312, "head": 65_387_089},
+    ("camulenet", "five-second"): {
+        **CAMULENET,
+        **SEVEN_SEVEN,
+        "w_m": 525_312,
+        "head: position query, w_ms and w_q": 575_500,
+        "head": 65_387_089,
+    },
     ("mha", "paper"): {
         "project_text": 787_200,
         "attention_text": 2_362_368,
@@ -84,7 +91,12 @@ PUBLISHED: dict[tuple[str, str], dict[str, int]] = {
     ("lora", "paper"): {
         "encoder": 315_453_120,
         "lora": 14_155_776,
+        "lora: one layer": 589_824,
+        "lora: one layer's attention": 262_144,
+        "lora: one layer's feed-forward": 327_680,
         "head": 393_987,
+        "head: attentive pooling": 131_328,
+        "head: layers": 262_659,
         "encoder_and_lora": 329_608_896,
         "total": 330_002_883,
         "trainable": 14_549_763,
@@ -137,11 +149,21 @@ def test_parts_sum_to_their_head_without_what_stands_for_a_missing_modality(buil
         ("lora", "paper-hubert"),
     }:
         rows = {size.part: size.parameters for size in built if (size.system, size.preset) == (system, preset)}
+        rows = {part: count for part, count in rows.items() if ": " not in part}
         encoders = rows.pop("speech_encoder", 0) + rows.pop("text_encoder", 0)
         total, head = rows.pop("total"), rows.pop("head")
         rows.pop("missing_modality", 0)
         assert sum(rows.values()) == head
         assert head + encoders == total
+
+
+def test_parts_of_a_part_sum_to_it_and_bear_its_name(built: list[sizes.Size]) -> None:
+    for preset in ("paper", "paper-hubert"):
+        rows = {size.part: size.parameters for size in built if (size.system, size.preset) == ("lora", preset)}
+        assert rows["head: attentive pooling"] + rows["head: layers"] == rows["head"]
+        assert 24 * rows["lora: one layer"] == rows["lora"]
+        assert rows["lora: one layer's attention"] + rows["lora: one layer's feed-forward"] == rows["lora: one layer"]
+    assert {size.part.partition(": ")[0] for size in built if ": " in size.part} == {"head", "lora"}
 
 
 def test_the_command_prints_a_list_of_plain_integers(capsys: pytest.CaptureFixture[str]) -> None:

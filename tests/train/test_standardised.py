@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from train.examples import Example, collate  # noqa: E402
 from train.protocols.adaptation import adapted_names  # noqa: E402
 from train.systems.hump_cat import HumpCat  # noqa: E402
 from train.systems.hump_cat_config import PRESETS as HUMP_CAT  # noqa: E402
+from train.systems.lora_multilingual import PRESETS as LORA  # noqa: E402
+from train.systems.lora_multilingual import LoraSer  # noqa: E402
 from train.systems.mdat import PRESETS, Mdat  # noqa: E402
 from train.systems.standardised import Standardised  # noqa: E402
 
@@ -70,3 +74,28 @@ def test_the_last_layers_are_found_behind_the_statistics(system: Standardised) -
 def test_a_system_that_says_what_it_adapts_adapts_that() -> None:
     names = adapted_names(HumpCat(HUMP_CAT["tiny"]), "full")
     assert names and {name.split(".")[0] for name in names} == {"inner", "outer", "self_attention", "classifier"}
+
+
+def test_what_only_some_systems_have_is_there_behind_the_statistics_too() -> None:
+    speech = {"speech": (2, 24)}
+    inner = HumpCat(HUMP_CAT["tiny"])
+    wrapped = Standardised(inner, speech)
+    own = {f"system.{name}" for name in adapted_names(inner, "full")}
+    assert adapted_names(wrapped, "full") == own
+    assert 0 < len(own) < len(list(wrapped.parameters()))
+    logits = torch.eye(4).repeat(8, 1) * 30.0
+    wrong = torch.arange(32) % 4
+    wrong[::4] = 1
+    found = wrapped.fit_temperature(logits, wrong)
+    assert found > 1.0 and float(wrapped.temperature) == float(inner.temperature) == pytest.approx(found)
+    copied = copy.deepcopy(wrapped)
+    copied.fit_temperature(logits, torch.arange(32) % 4)
+    assert float(wrapped.temperature) == pytest.approx(found)
+    language = LoraSer(replace(LORA["tiny"], encoder="tiny:hubert"))
+    Standardised(language, {}).begin("zh")
+    assert language.acting == ("zh",)
+
+
+@pytest.mark.parametrize("name", ["temperature", "fit_temperature", "adapting_parameters", "begin"])
+def test_what_a_system_lacks_its_standardised_self_lacks(system: Standardised, name: str) -> None:
+    assert not hasattr(system, name)

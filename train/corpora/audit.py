@@ -15,6 +15,7 @@ from tqdm import tqdm
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.errors import AudioFormatError
 from edge_ser.sources import read_blocks
+from train.corpora.finding import audio_below
 from train.corpora.tables import corpus_table
 from train.corpora.utterance import Utterance
 
@@ -35,6 +36,8 @@ class Audit:
     """A file that is left out, the kept one with the same content, and whether their labels agree."""
     unreadable: list[str] = field(default_factory=list)
     """What is wrong with each file that is no usable audio; it begins with the file."""
+    unlisted: list[Path] = field(default_factory=list)
+    """Audio files that lie below the corpus's folder and that no label or name makes an utterance."""
     silent: list[Path] = field(default_factory=list)
     """Kept files in which every sample is zero."""
 
@@ -67,6 +70,7 @@ class Audit:
                 for path, first, agree in self.duplicated
             ],
             "unreadable": self.unreadable,
+            "unlisted": [str(path) for path in self.unlisted],
             "silent": [str(path) for path in self.silent],
         }
 
@@ -103,6 +107,12 @@ def audit(utterances: Sequence[Utterance], jobs: int) -> list[Audit]:
             if measured.silent:
                 here.silent.append(clip.path)
     return list(audits.values())
+
+
+def unlisted(root: Path, utterances: Sequence[Utterance], corpus: str) -> list[Path]:
+    """Return the audio files below a folder that are none of the utterances, in order of their paths."""
+    listed = {clip.path.with_suffix("") for clip in utterances}
+    return [path for path in audio_below(root, corpus_table(corpus)) if path.with_suffix("") not in listed]
 
 
 def _measure_all(utterances: Sequence[Utterance], jobs: int) -> Iterator[_Measured | AudioFormatError | None]:

@@ -20,6 +20,7 @@ _LABELS = tuple(
     f"{folder}{name}.csv" for folder in ("Labels/", "") for name in ("labels_consensus", "labels_concensus")
 )
 _NEEDED = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "Split_Set")
+_OPTIONAL = ("SpkrID", "Speaker", "Gender")
 _GENDER = {"male": "m", "m": "m", "female": "f", "f": "f"}
 
 
@@ -40,7 +41,11 @@ def read_podcasts(root: Path, corpus: Corpus) -> Iterator[Utterance]:
         if missing:
             raise ConfigError(f"{labels} lacks the column(s) {', '.join(missing)}; need {', '.join(_NEEDED)}")
         for row in rows:
-            yield _turn(row, corpus, audio, top / "Transcripts")
+            # A row that is cut short has None where columns are missing.
+            told = {name: row[name] or "" for name in (*_NEEDED, *_OPTIONAL) if name in row}
+            if not told["FileName"]:
+                raise ConfigError(f"{labels}, line {rows.line_num}: no FileName; need one in every row")
+            yield _turn(told, corpus, audio, top / "Transcripts")
 
 
 def _turn(row: dict[str, str], corpus: Corpus, audio: Path, transcripts: Path) -> Utterance:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from train.encoders.architectures import FAMILIES, TINY, TRUE_SIZE, Architecture
 from train.encoders.base import Encoder, WholeEncoder
-from train.encoders.layer_choice import EncoderSpec, LayerSum, build_encoder, layer_numbers
+from train.encoders.layer_choice import EncoderSpec, build_encoder, layer_numbers
 from train.encoders.loading import load_encoder, load_tokenizer, parameter_count, random_encoder
 from train.encoders.speech import CONVOLUTIONS, LogMelEncoder, WaveformEncoder, frame_count
 from train.encoders.text import TextEncoder
@@ -22,7 +22,6 @@ __all__ = [
     "Architecture",
     "Encoder",
     "EncoderSpec",
-    "LayerSum",
     "LogMelEncoder",
     "TextEncoder",
     "WaveformEncoder",

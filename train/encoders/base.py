@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
 from train.layers import NEG
-from train.lora import lora_layers
+from train.lora import lora_layers, refuse_merged
 
 Mode = Literal["frozen", "finetuned", "lora"]
 MODES: tuple[Mode, ...] = ("frozen", "finetuned", "lora")
@@ -81,6 +81,10 @@ class Encoder(nn.Module):
         learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(learns):
             return self._encode(inputs, mask, wanted)
+
+    def frames_of(self, samples: int) -> int:
+        """Return how many frames it makes of a clip of so many samples by itself."""
+        raise NotImplementedError
 
     def _encode(self, inputs: Tensor, mask: Tensor, last: int) -> tuple[list[Tensor], Tensor]:
         x, frames, attended = self.start(inputs, mask)
@@ -169,7 +173,11 @@ class Encoder(nn.Module):
         """Return a hash of weights and settings, 64 hexadecimal digits: equal fingerprints give equal features.
 
         Adapters count while they act; an encoder whose adapters rest has the fingerprint that it had without them.
+
+        Raises:
+            ConfigError: Adapters are merged into the weights.
         """
+        refuse_merged(self)
         key = hashlib.sha256(json.dumps(self.settings(), sort_keys=True, default=str).encode())
         wrapped = lora_layers(self)
         acting = wrapped[0].active if wrapped else ()

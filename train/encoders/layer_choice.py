@@ -1,12 +1,9 @@
-"""Which encoder, which of its layers, and how several layers become one sequence."""
+"""Which encoder, and which of its layers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-import torch
-from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
 from train.encoders.base import Encoder, Mode
@@ -56,22 +53,3 @@ def layer_numbers(encoder: Encoder, layers: Layers | list[int]) -> tuple[int, ..
             f"layers are {layers!r}; need 'last', 'weighted_sum' or numbers from 0 to {encoder.layer_count}"
         )
     return chosen
-
-
-class LayerSum(nn.Module):
-    """Several layers as one: their mean, or a learned softmax-weighted sum that starts as the mean."""
-
-    def __init__(self, layers: int, *, learned: bool = True) -> None:
-        super().__init__()
-        self.layers = layers
-        self.scores = nn.Parameter(torch.zeros(layers)) if learned else None
-
-    def weights(self) -> Tensor:
-        """Return each layer's weight, (L,); they sum to 1."""
-        if self.scores is None:
-            return torch.full((self.layers,), 1.0 / self.layers)
-        return torch.softmax(self.scores, dim=0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the weighted sum (B, T, D) of x (B, T, L, D)."""
-        return torch.matmul(self.weights().to(x), x)

@@ -74,6 +74,10 @@ class WaveformEncoder(Encoder):
         """Return what, besides the weights, decides the values that come out."""
         return {**super().settings(), "normalise": self.normalise}
 
+    def frames_of(self, samples: int) -> int:
+        """Return how many frames the convolutions make of so many samples; what is shorter than a frame gives one."""
+        return frame_count(max(samples, MIN_SAMPLES), self._convolutions)
+
     def _encode(self, inputs: Tensor, mask: Tensor, last: int) -> tuple[list[Tensor], Tensor]:
         if self.padding_invariant or torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting():
             return super()._encode(inputs, mask, last)
@@ -216,6 +220,10 @@ class LogMelEncoder(Encoder):
         # The decoder's fields say nothing about an encoder, and a saved encoder may lack them.
         own = {name: value for name, value in super().settings().items() if name.startswith(("d_model", "encoder_"))}
         return {**own, "mels": self.features.feature_size, "pad_s": self.pad_s}
+
+    def frames_of(self, samples: int) -> int:
+        """Return how many frames of 20 ms stand for so many samples; at least one."""
+        return (max(samples, MIN_SAMPLES) // _HOP + 1) // 2
 
     def start(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the first layer's input from waveforms (B, n), the clip's frames and the frames attended to."""

@@ -56,7 +56,7 @@ def report(study: Study, parts: Sequence[Part], folder: Path) -> list[Table]:
             )
         for where, places in wheres.items():
             suffix = f"-{len(tables)}-{file_name(table.title)}" if len(tables) > 1 else ""
-            path = folder / f"ablation-{file_name(where)}{suffix}.png"
+            path = folder / f"ablation-{file_name(where)}{suffix}{study.request.pictures}"
             draw_bars(path, [table.lines[place] for place in places], f"{table.title}: {where}")
     return tables
 

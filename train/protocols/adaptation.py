@@ -43,6 +43,30 @@ class AdaptSettings:
         if self.adapt not in ADAPT:
             raise ConfigError(f"adapt is {self.adapt!r}; need one of {', '.join(ADAPT)}")
 
+    def of(self, clips: int, source: FitSettings, seed: int) -> FitSettings:
+        """Return how a fit on a few clips runs.
+
+        Args:
+            clips: How many there are.
+            source: How the source model was fitted; precision and device stay.
+            seed: Of the order.
+
+        Raises:
+            ConfigError: A value that no fit takes.
+        """
+        return FitSettings(
+            epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            batch_size=min(clips, self.batch_size),
+            optimiser="adam",
+            stop_below=self.stop_below,
+            precision=source.precision,
+            device=source.device,
+            select="loss",
+            statistics=False,
+            seed=seed,
+        )
+
 
 def adapt(
     study: Study, variant: Variant, system: System, clips: Sequence[Utterance], settings: AdaptSettings, seed: int
@@ -53,18 +77,7 @@ def adapt(
     """
     if not clips:
         return {"epochs": 0}
-    options = FitSettings(
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=min(len(clips), settings.batch_size),
-        optimiser="adam",
-        stop_below=settings.stop_below,
-        precision=variant.experiment.fit.precision,
-        device=variant.experiment.fit.device,
-        select="loss",
-        statistics=False,
-        seed=seed,
-    )
+    options = settings.of(len(clips), variant.experiment.fit, seed)
     with only(system, adapted_names(system, settings.adapt)):
         return study.fit_on(variant, system, clips, options)
 

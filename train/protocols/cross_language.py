@@ -51,7 +51,7 @@ def report(study: Study, parts: Sequence[Part], folder: Path) -> list[Table]:
         variants_compared(lines),
         source_table(sources),
     )
-    draw_common(study, [table], folder)
+    draw_common(study, [table], folder, study.pairs())
     return [table]
 
 
@@ -65,7 +65,7 @@ def _make(study: Study, variant: Variant, source: tuple[str, ...], seed: int, ta
     fold = source_fold(clips, validation_fraction=options.validation_fraction, seed=study.first.seed)
     system, fitted = study.source_model(variant, fold, clips, seed)
     judged = study.clips(target)
-    study.keep_map(variant, system, judged)
+    study.keep_map(variant, system, judged, f"{joined(source)} to {target}", seed)
     facts = {"source": joined(source), "target": target, "seed": seed, **fitted}
     return study.answer(variant, system, judged, _key(variant, source, seed, target), facts)
 

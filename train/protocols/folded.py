@@ -124,10 +124,10 @@ def plan_folds(study: Study, name: str, divide: Divide) -> list[Job]:
         for corpus in judged_corpora(study):
             for division in divide(study, corpus):
                 # One division for all seeds: what differs is the weights' start and the order of training.
-                for fold in division.of(study.clips(corpus), study.first.seed):
+                for number, fold in enumerate(division.of(study.clips(corpus), study.first.seed)):
                     for seed in study.request.seeds:
                         key = f"{name}_{variant.id}_{corpus}_{division.scheme}_f{fold.name}_s{seed}"
-                        make = partial(_make, study, variant, corpus, fold, (key, division.scheme, seed))
+                        make = partial(_make, study, variant, corpus, fold, (key, division.scheme, seed, number))
                         jobs.append(Job(key, make))
     return jobs
 
@@ -150,7 +150,8 @@ def report_folds(study: Study, parts: Sequence[Part], folder: Path, title: str) 
     if any(line.published for line in lines):
         notes.append("The published figures are over their source's own classes and clips of a corpus.")
     table = Table(title, lines, variants_compared(lines), source_table(sources), notes)
-    draw_common(study, [table], folder)
+    wheres = [_where(part.facts["corpus"], part.facts["scheme"], part.facts["fold"]) for part in parts]
+    draw_common(study, [table], folder, wheres)
     return [table]
 
 
@@ -163,12 +164,17 @@ def judged_corpora(study: Study) -> list[str]:
     return corpora
 
 
-def _make(study: Study, variant: Variant, corpus: str, fold: Fold, names: tuple[str, str, int]) -> Part:
-    key, scheme, seed = names
+def _where(corpus: str, scheme: str, fold: str) -> str:
+    return f"{corpus}, {scheme}, fold {fold}"
+
+
+def _make(study: Study, variant: Variant, corpus: str, fold: Fold, names: tuple[str, str, int, int]) -> Part:
+    key, scheme, seed, number = names
     clips = study.clips(corpus)
     train, validation, test = ([clips[p] for p in side] for side in (fold.train, fold.validation, fold.test))
     system, fitted = study.fit(variant, seed, train, validation)
-    study.keep_map(variant, system, test)
+    if number == 0:
+        study.keep_map(variant, system, test, _where(corpus, scheme, fold.name), seed)
     facts = {"corpus": corpus, "scheme": scheme, "fold": fold.name, "seed": seed, **fitted}
     return study.answer(variant, system, test, key, facts)
 

@@ -18,7 +18,7 @@ from train.protocols.references import transfer_reference
 from train.protocols.study import Study, Variant
 from train.protocols.tables import Comparison, Line, Table, compare
 from train.published import PublishedTable
-from train.supports import draw_fractions
+from train.supports import Support, draw_fractions
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,16 @@ class Fractions:
 
 
 def plan(study: Study) -> list[Job]:
-    """Return one job a variant, set of sources, seed, target and share, the unadapted model first."""
+    """Return one job a variant, set of sources, seed, target and share, the unadapted model first.
+
+    Raises:
+        ConfigError: A switch is wrong or a target too small: said before hours of training, not after.
+    """
     options = study.options(Fractions, "fractions")
+    options.adaptation.of(1, study.first.fit, 0)
+    for target in {target for source in study.sources() for target in study.targets(source)}:
+        for seed in study.request.seeds:
+            _support(study, options, target, seed)
     return [
         Job(_key(variant, source, target, seed, share), partial(_make, study, variant, source, target, (seed, share)))
         for variant in study.variants
@@ -96,9 +104,14 @@ def report(study: Study, parts: Sequence[Part], folder: Path) -> list[Table]:
         )
     compared = [*_gains(curves), *variants_compared(lines)]
     title = "Transfer with a share of the target"
-    draw_curves(folder / "fractions.png", curves, "share of the target that is learnt from", title)
+    draw_curves(folder / f"fractions{study.request.pictures}", curves, "share of the target that is learnt from", title)
     table_ = Table(title, lines, compared, source_table(sources), notes)
-    draw_common(study, [table_], folder)
+    wheres = [
+        f"{joined(source)} to {target}, a share of {max(options.of(target)[1]):g}"
+        for source in study.sources()
+        for target in study.targets(source)
+    ]
+    draw_common(study, [table_], folder, wheres)
     return [table_]
 
 
@@ -113,6 +126,12 @@ def _key(variant: Variant, source: Sequence[str], target: str, seed: int, share:
     return f"fractions_{variant.id}_{joined(source)}_{target}_s{seed}_{share:g}"
 
 
+def _support(study: Study, options: Fractions, target: str, seed: int) -> Support:
+    clips = study.clips(target)
+    unit, shares = options.of(target)
+    return draw_fractions(clips, study.labels(clips), shares, unit=unit, draw=study.request.seeds.index(seed))
+
+
 def _make(study: Study, variant: Variant, source: tuple[str, ...], target: str, which: tuple[int, float]) -> Part:
     seed, share = which
     options = study.options(Fractions, "fractions")
@@ -120,9 +139,8 @@ def _make(study: Study, variant: Variant, source: tuple[str, ...], target: str, 
     fold = source_fold(clips, validation_fraction=options.validation_fraction, seed=study.first.seed)
     system, fitted = study.source_model(variant, fold, clips, seed)
     judged = study.clips(target)
-    unit, shares = options.of(target)
-    draw = study.request.seeds.index(seed)
-    support = draw_fractions(judged, study.labels(judged), shares, unit=unit, draw=draw)
+    shares = options.of(target)[1]
+    support = _support(study, options, target, seed)
     learnt = [judged[place] for place in support.nested[share]] if share else []
     facts = {
         "source": joined(source),
@@ -136,7 +154,7 @@ def _make(study: Study, variant: Variant, source: tuple[str, ...], target: str, 
     }
     query = [judged[place] for place in support.query]
     if share == max(shares):
-        study.keep_map(variant, system, query)
+        study.keep_map(variant, system, query, f"{joined(source)} to {target}, a share of {share:g}", seed)
     part = study.answer(variant, system, query, _key(variant, source, target, seed, share), facts)
     unheard = set(support.unheard)
     return replace(part, marks={"unheard": tuple(place in unheard for place in support.query)})

@@ -51,7 +51,7 @@ class Fusion:
 def plan(study: Study) -> list[Job]:
     """Return one job a condition, variant and seed: the same speakers train, choose and judge in all."""
     return [
-        Job(_key(variant, condition, seed), partial(_make, study, variant, condition, seed))
+        Job(_key(study, variant, condition, seed), partial(_make, study, variant, condition, seed))
         for condition in (SPEECH, EMPTY, BOTH, TEXT)
         for variant in study.variants
         for seed in study.request.seeds
@@ -80,12 +80,13 @@ def report(study: Study, parts: Sequence[Part], folder: Path) -> list[Table]:
             compare(own[better], own[worse], (f"{variant.name}: {better}", worse))
             for better, worse in ((BOTH, SPEECH), (BOTH, TEXT), (EMPTY, SPEECH))
         ]
+    _check_same_clips(parts)
     notes = ["Speakers who judge are heard nowhere else; sentences that judge are read nowhere else."]
     if not spoken:
         notes.insert(0, "The pairs of clip and sentence are constructed: the sentences were written, not spoken.")
     table = Table("Fusion of speech and constructed text", lines, comparisons, source_table(sources), notes)
-    draw_bars(folder / "fusion.png", lines, table.title)
-    draw_common(study, [table], folder)
+    draw_bars(folder / f"fusion{study.request.pictures}", lines, table.title)
+    draw_common(study, [table], folder, [_where(study)])
     return [table]
 
 
@@ -113,8 +114,24 @@ def reading(variant: Variant, condition: str, options: Fusion) -> Variant:
     return replace(variant, experiment=replace(experiment, features=own, model={**experiment.model, **model}))
 
 
-def _key(variant: Variant, condition: str, seed: int) -> str:
-    return f"fusion_{variant.id}_{condition}_s{seed}"
+def _check_same_clips(parts: Sequence[Part]) -> None:
+    """Raise ConfigError if parts were judged on other clips than the first: all conditions stand beside each other."""
+    other = [part.key for part in parts if sorted(part.files) != sorted(parts[0].files)]
+    if other:
+        raise ConfigError(
+            f"{other[0]} was judged on other clips than {parts[0].key}; need the same; choose another --out"
+        )
+
+
+def _where(study: Study) -> str:
+    return f"{joined(judged_corpora(study))}, {BOTH}"
+
+
+def _key(study: Study, variant: Variant, condition: str, seed: int) -> str:
+    corpora = judged_corpora(study)
+    # The variant's tag says which corpora the experiment names, but not which ones the command line does.
+    where = "" if set(corpora) == set(study.first.corpora) else f"_{joined(corpora)}"
+    return f"fusion_{variant.id}{where}_{condition}_s{seed}"
 
 
 def _make(study: Study, variant: Variant, condition: str, seed: int) -> Part:
@@ -128,13 +145,14 @@ def _make(study: Study, variant: Variant, condition: str, seed: int) -> Part:
         test_fraction=experiment.test_fraction,
         seed=experiment.seed,
     )
+    if not fold.test:
+        raise ConfigError("test_fraction is 0; need speakers who judge; set test_fraction above 0")
     train, validation, test = ([clips[p] for p in side] for side in (fold.train, fold.validation, fold.test))
     system, fitted = study.fit(reader, seed, train, validation)
     if condition == BOTH:
-        study.keep_map(reader, system, test)
-    return study.answer(
-        reader, system, test, _key(variant, condition, seed), {"reads": condition, "seed": seed, **fitted}
-    )
+        study.keep_map(reader, system, test, _where(study), seed)
+    facts = {"corpora": joined(judged_corpora(study)), "reads": condition, "seed": seed, **fitted}
+    return study.answer(reader, system, test, _key(study, variant, condition, seed), facts)
 
 
 RECIPE = Recipe(

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from edge_ser.errors import ConfigError
+from train.corpora.utterance import Utterance
 from train.folds import source_fold
 from train.protocols.adaptation import AdaptSettings, adapt
 from train.protocols.drawing import draw_curves
@@ -16,7 +20,7 @@ from train.protocols.references import shot_reference
 from train.protocols.study import Study, Variant
 from train.protocols.tables import Comparison, Line, Table, compare
 from train.published import PublishedTable
-from train.supports import draw_shots
+from train.supports import Support, draw_shots
 
 WHOLE = "whole target"
 QUERY = "support's speakers in the query"
@@ -47,6 +51,15 @@ class KShot:
     """At most."""
     stop_below: float = 0.01
     """Loss on the support at which adaptation ends."""
+    replay: int = 0
+    """Clips of the source that are learnt again beside each clip of the support, so that little is unlearnt."""
+
+    def __post_init__(self) -> None:
+        """Check what a type cannot say."""
+        if not self.shots or min(self.shots) < 0:
+            raise ConfigError(f"shots is {list(self.shots)}; need at least one number from 0")
+        if self.source_seeds < 0 or self.replay < 0:
+            raise ConfigError(f"source_seeds is {self.source_seeds}, replay {self.replay}; need numbers from 0")
 
     @property
     def adaptation(self) -> AdaptSettings:
@@ -55,15 +68,24 @@ class KShot:
 
 
 def plan(study: Study) -> list[Job]:
-    """Return, for each variant, set of sources, seed and target, the whole target unadapted and one job a k."""
+    """Return, for each variant, set of sources, seed and target, one job a k; the whole target once a source model.
+
+    Raises:
+        ConfigError: A switch is wrong or a target too small: said before hours of training, not after.
+    """
     options = study.options(KShot, "k_shot")
+    options.adaptation.of(1, study.first.fit, 0)
+    for target in {target for source in study.sources() for target in study.targets(source)}:
+        for seed in study.request.seeds:
+            _support(study, options, target, seed)
     return [
         Job(_key(variant, source, target, seed, k), partial(_make, study, variant, source, target, seed, k))
         for variant in study.variants
         for source in study.sources()
         for seed in study.request.seeds
         for target in study.targets(source)
-        for k in (None, *sorted(set(options.shots)))
+        # Seeds that share a source model would judge the same weights on the same clips again.
+        for k in (*((None,) if _source_seed(study, options, seed) == seed else ()), *sorted(set(options.shots)))
     ]
 
 
@@ -73,25 +95,26 @@ def report(study: Study, parts: Sequence[Part], folder: Path) -> list[Table]:
     queries = chosen(parts, judged=QUERY)
     heard = [part.only("unheard") for part in queries if any(part.marks["unheard"])]
     tables = [
-        _table(study, WHOLE, chosen(parts, judged=WHOLE), ()),
+        _table(study, WHOLE, chosen(parts, judged=WHOLE), None),
         _table(study, QUERY, queries, options.shots),
     ]
     if heard:
         tables.append(_table(study, UNHEARD, heard, options.shots))
     axis = "shots per class" if options.shots_per == "class" else "shots in total"
-    for table, name in zip(tables[1:], ("k-shot.png", "k-shot-unheard.png"), strict=False):
-        draw_curves(folder / name, _curves(table.lines), axis, table.title)
-    draw_common(study, tables[-1:], folder)
+    for table, name in zip(tables[1:], ("k-shot", "k-shot-unheard"), strict=False):
+        draw_curves(folder / f"{name}{study.request.pictures}", _curves(table.lines), axis, table.title)
+    most = max(options.shots)
+    draw_common(study, tables[-1:], folder, [f"{pair}, {most} shots" for pair in study.pairs()])
     return tables
 
 
-def _table(study: Study, judged: str, parts: Sequence[Part], shots: Sequence[int]) -> Table:
+def _table(study: Study, judged: str, parts: Sequence[Part], shots: Sequence[int] | None) -> Table:
     lines: list[Line] = []
     sources: list[PublishedTable | None] = []
     for source in study.sources():
         for target in study.targets(source):
             for variant in study.variants:
-                for k in sorted(set(shots)) or [0]:
+                for k in [0] if shots is None else sorted(set(shots)):
                     own = chosen(parts, variant=variant.name, source=joined(source), target=target, shots=k)
                     if not own:
                         continue
@@ -103,8 +126,11 @@ def _table(study: Study, judged: str, parts: Sequence[Part], shots: Sequence[int
         f"Judged: {judged}. Supports are nested, drawn by corpus and seed; the query is the target without the largest "
         "support, the same for every k."
     ]
-    if len(shots) == 0:
-        notes = ["Judged: the whole target, by the source model as it is."]
+    models = min(study.options(KShot, "k_shot").source_seeds or len(study.request.seeds), len(study.request.seeds))
+    if shots is None:
+        notes = [f"Judged: the whole target, by each of {models} source model(s) as it is."]
+    elif models < len(study.request.seeds):
+        notes.append(f"The {len(study.request.seeds)} seeds of the supports share {models} source model(s).")
     notes += _absent(study, lines)
     compared = [*_gains(lines), *variants_compared(lines)]
     return Table(f"k-shot, {judged}", lines, compared, source_table(sources), notes)
@@ -154,18 +180,28 @@ def _make(study: Study, variant: Variant, source: tuple[str, ...], target: str, 
     facts = {"source": joined(source), "target": target, "seed": seed, "source_model": dict(fitted)}
     if k is None:
         return study.answer(variant, system, judged, key, {**facts, "judged": WHOLE, "shots": 0})
-    support = draw_shots(
-        judged, study.labels(judged), options.shots, seed=seed, per=options.shots_per, pool=options.support
-    )
+    support = _support(study, options, target, seed)
     learnt = [judged[place] for place in support.nested[k]] if k else []
     facts |= {"judged": QUERY, "shots": k, "support": len(learnt), "support_speakers": len({c.speaker for c in learnt})}
-    facts |= {"adaptation": adapt(study, variant, system, learnt, options.adaptation, seed)}
+    again = _replayed([clips[place] for place in fold.train], options.replay * len(learnt), seed)
+    facts |= {"adaptation": adapt(study, variant, system, [*learnt, *again], options.adaptation, seed)}
     query = [judged[place] for place in support.query]
     if k == max(options.shots):
-        study.keep_map(variant, system, query)
+        study.keep_map(variant, system, query, f"{joined(source)} to {target}, {k} shots", seed)
     part = study.answer(variant, system, query, key, facts)
     unheard = set(support.unheard)
     return replace(part, marks={"unheard": tuple(place in unheard for place in support.query)})
+
+
+def _support(study: Study, options: KShot, target: str, seed: int) -> Support:
+    clips = study.clips(target)
+    return draw_shots(clips, study.labels(clips), options.shots, seed=seed, per=options.shots_per, pool=options.support)
+
+
+def _replayed(source: Sequence[Utterance], count: int, seed: int) -> list[Utterance]:
+    """Return clips that the source model was trained on, drawn by seed."""
+    order = np.random.default_rng(seed).permutation(len(source))
+    return [source[place] for place in order[:count].tolist()]
 
 
 def _source_seed(study: Study, options: KShot, seed: int) -> int:

@@ -63,6 +63,11 @@ class Part:
         )
 
 
+def _truth(rows: Sequence[Any]) -> NDArray[Any]:
+    # An attribute that nobody rated is null in JSON.
+    return np.asarray(rows, dtype=np.float64) if rows and isinstance(rows[0], list) else np.asarray(rows)
+
+
 @dataclass(frozen=True)
 class Job:
     """A part that is to be made."""
@@ -76,26 +81,29 @@ class Job:
 class PartStore:
     """The folder of a protocol's parts and weights."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], content: Mapping[str, str] | None = None) -> None:
         """Open or begin a folder.
 
         Args:
             folder: Made where there is none.
             settings: What all parts here have in common, such as the protocol; the same in every process.
+            content: Hashes of what parts are made from, by name; a name that the folder does not know yet is added.
 
         Raises:
-            ConfigError: The folder holds parts of other settings.
+            ConfigError: The folder holds parts of other settings or other content.
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "settings.json"
         current = json.loads(json.dumps(settings, default=str))
         with self.held("settings"):
-            if not path.is_file():
-                write_json(path, current)
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored != current:
+            stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else current
+            known = stored.pop("content", {})
             names = sorted(name for name in {*stored, *current} if stored.get(name) != current.get(name))
+            names += [name for name, found in (content or {}).items() if known.get(name, found) != found]
+            if not names:
+                write_json(path, {**current, "content": {**known, **(content or {})}})
+        if names:
             raise ConfigError(
                 f"{folder} holds parts of another {', '.join(names)}; need the same to go on; choose another --out"
             )
@@ -133,7 +141,7 @@ class PartStore:
                 content["facts"],
                 tuple(content["files"]),
                 tuple(content["speakers"]),
-                np.asarray(content["truth"]),
+                _truth(content["truth"]),
                 np.asarray(content["logits"], dtype=np.float32),
                 {name: tuple(column) for name, column in content["marks"].items()},
             )

@@ -8,9 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from train.protocols.drawing import draw_confusions, draw_map
+from train.pictures import embedding_picture
+from train.protocols.drawing import draw_confusions
 from train.protocols.parts import Job, Part
-from train.protocols.study import Study
+from train.protocols.study import Study, map_key
 from train.protocols.tables import Comparison, Line, Table, compare
 from train.published import Figure, PublishedTable
 from train.statistics import ATTRIBUTES
@@ -60,17 +61,27 @@ def variants_compared(lines: Sequence[Line], by: str = "system") -> list[Compari
     return found
 
 
-def draw_common(study: Study, tables: Sequence[Table], folder: Path) -> None:
-    """Draw what every protocol shows: confusion matrices, and a map of embeddings where one was kept."""
+def draw_common(study: Study, tables: Sequence[Table], folder: Path, wheres: Sequence[str]) -> None:
+    """Draw what every protocol shows: confusion matrices, and a map of embeddings where one was kept.
+
+    Args:
+        study: The study.
+        tables: Whose lines have matrices.
+        folder: For the pictures.
+        wheres: What `Study.keep_map` was told.
+    """
     lines = [line for table in tables for line in table.lines if not line.rates]
     if lines:
-        draw_confusions(folder / "confusion.png", lines, study.classes)
+        draw_confusions(folder / f"confusion{study.request.pictures}", lines, study.classes)
     for variant in study.variants:
-        kept = study.store.kept(f"map_{variant.id}")
-        if kept:
-            tensors, _ = kept
-            path = folder / f"embedding-{file_name(variant.name)}.png"
-            draw_map(path, tensors["embedding"].numpy(), tensors["labels"].tolist(), study.classes)
+        for where in dict.fromkeys(wheres):
+            kept = study.store.kept(map_key(variant, where))
+            if kept:
+                tensors, _ = kept
+                path = folder / f"embedding-{file_name(variant.name)}-{file_name(where)}{study.request.pictures}"
+                labels = [study.classes[place] for place in tensors["labels"].tolist()]
+                title = f"{variant.name}: {where}, seed {study.request.seeds[0]}"
+                embedding_picture(tensors["embedding"].numpy(), labels, path, title)
 
 
 def file_name(name: str) -> str:

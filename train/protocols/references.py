@@ -15,6 +15,7 @@ NOTHING: Reference = ({}, None)
 _MDAT = ("mdat", "bilstm")
 _CAMULENET = ("camulenet", "pooled-encoder")
 _MHA = ("mha", "mdre")
+_LEARN_ONCE = ("Off-the-shelf", "FineTuned", "LoRA")
 
 
 def within_reference(variant: Variant, corpus: str, classes: Sequence[str]) -> Reference:
@@ -22,7 +23,10 @@ def within_reference(variant: Variant, corpus: str, classes: Sequence[str]) -> R
     system, count = variant.experiment.system, len(classes)
     if system in _MDAT:
         row = {"Dataset": corpus, "classes": str(count)}
-        return _first(["mdat-within-corpus"], {"UA": _name(variant, "mdat-within-corpus")}, row)
+        found = _first(["mdat-within-corpus"], {"UA": _name(variant, "mdat-within-corpus")}, row)
+        if found[0] or corpus != "iemocap" or count != 4:
+            return found
+        return _first(["mdat-features"], {"UA": "UA"}, {"Work": variant.published})
     if system in _CAMULENET:
         row = {"Model": _name(variant, "camulenet-unseen-speakers")}
         return _first(["camulenet-unseen-speakers"], {metric: f"{corpus} {metric}" for metric in ("WA", "WF1")}, row)
@@ -67,6 +71,21 @@ def transfer_reference(variant: Variant, source: Sequence[str], target: str) -> 
         return _first(["hump-cat-features"], {"UA": variant.published}, {"Target": target})
     row = {"Method": _name(variant, "hump-cat-transfer"), "Target": target}
     return _first(["hump-cat-transfer"], {"UA": "UA"}, row)
+
+
+def learns_once(variant: Variant) -> bool:
+    """Return whether the published method has learnt from the first language alone where it is judged."""
+    return variant.published.partition(" ")[2] in _LEARN_ONCE
+
+
+def first_language_reference(variant: Variant, source: Sequence[str], task: str) -> Reference:
+    """Return what is published on the language first trained on; the variant names encoder and method."""
+    encoder, _, method = variant.published.partition(" ")
+    if task != "attributes" or not method or len(source) != 1:
+        return NOTHING
+    test = source[0].partition("-")[0].partition("_")[0]
+    columns = {name: f"{test} {name}" for name in ("Aro.", "Val.", "Dom.")}
+    return _first(["lora-in-domain"], columns, {"Encoder": encoder, "Method": method})
 
 
 def second_language_reference(variant: Variant, target: str, task: str) -> Reference:

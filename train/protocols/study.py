@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,10 +18,10 @@ from train.corpora.class_maps import class_index, class_names
 from train.corpora.utterance import Utterance
 from train.examples import Example
 from train.fit import FitSettings, embed, fit, predict
-from train.folds import Fold
+from train.folds import Fold, check_apart, contents, fold_hash
 from train.protocols.parts import Facts, Part, PartStore
 from train.run_folder import load_stored_state, stored_state
-from train.settings import Experiment
+from train.settings import Experiment, section
 from train.statistics import ATTRIBUTES
 from train.systems import System
 
@@ -71,6 +71,8 @@ class Request:
     """Corpora to judge on, each by itself."""
     seeds: tuple[int, ...] = (1,)
     """One fit, or one draw, for each."""
+    pictures: str = ".png"
+    """Suffix of the pictures: `.png` or `.svg`."""
 
 
 class Study:
@@ -102,6 +104,7 @@ class Study:
         self._clips: dict[tuple[str, ...], list[Utterance]] = {}
         self._examples: dict[tuple[_Key, str], list[Example]] = {}
         self._examples_of = ""
+        self._strangers: set[tuple[tuple[str, ...], str]] = set()
         for variant in self.variants[1:]:
             own, common = variant.experiment, self.first
             if (own.task, own.class_map, own.manifest) != (common.task, common.class_map, common.manifest):
@@ -138,14 +141,9 @@ class Study:
         """Return a protocol's table of the settings file, defaults where it is silent.
 
         Raises:
-            ConfigError: The table has a key that nobody knows.
+            ConfigError: The table has a key that nobody knows, or a value that does not fit.
         """
-        values = dict(self._options.get(table, {}))
-        known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(f"[{table}] has no setting {', '.join(unknown)}; need some of {', '.join(known)}")
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return section(kind, self._options.get(table, {}), f"[{table}]")
 
     def sources(self) -> list[tuple[str, ...]]:
         """Return the sets of corpora to learn from: those asked for, or the experiment's corpora together."""
@@ -158,13 +156,15 @@ class Study:
         """Return the corpora to judge on.
 
         Raises:
-            ConfigError: None is asked for, or one of them is in the source.
+            ConfigError: None is asked for, one of them is in the source, or shares a speaker or a file with it.
         """
         if not self.request.target:
             raise ConfigError("no target; need at least one corpus to judge on; pass --target CORPUS")
         both = sorted(set(source) & set(self.request.target))
         if both:
             raise ConfigError(f"{', '.join(both)} is source and target; need different corpora; change one of them")
+        for target in self.request.target:
+            self._check_strangers(tuple(source), target)
         return list(self.request.target)
 
     def clips(self, *corpora: str) -> list[Utterance]:
@@ -180,6 +180,10 @@ class Study:
                 raise ConfigError(f"no labelled clip of {', '.join(empty)}; need some; look at corpora and class_map")
             self._clips[corpora] = sorted(found, key=lambda clip: (clip.corpus, str(clip.path), clip.start_s or 0.0))
         return self._clips[corpora]
+
+    def pairs(self) -> list[str]:
+        """Return the name of each set of sources with each target: what `keep_map` is told and pictures are of."""
+        return [f"{'+'.join(source)} to {target}" for source in self.sources() for target in self.targets(source)]
 
     def labels(self, clips: Sequence[Utterance]) -> list[int]:
         """Return the class index of each clip; 0 for all where attributes are predicted."""
@@ -253,7 +257,9 @@ class Study:
             clips: Clips of the source corpora.
             seed: Of weights and training.
         """
-        key = "_".join(["source", variant.id, *sorted({clip.corpus for clip in clips}), str(seed)])
+        # A fold that also holds speakers back for a test names itself: its model must never meet another fold's.
+        kind = "source" if not fold.test else f"source-{fold_hash(clips, fold)}"
+        key = "_".join([kind, variant.id, *sorted({clip.corpus for clip in clips}), str(seed)])
 
         def make() -> tuple[dict[str, torch.Tensor], Facts]:
             train, validation = [clips[p] for p in fold.train], [clips[p] for p in fold.validation]
@@ -286,8 +292,16 @@ class Study:
             logits,
         )
 
-    def keep_map(self, variant: Variant, system: System, clips: Sequence[Utterance]) -> None:
-        """Keep the embeddings of clips for a picture; the first that comes for a variant stays."""
+    def keep_map(self, variant: Variant, system: System, clips: Sequence[Utterance], where: str, seed: int) -> None:
+        """Keep the embeddings of clips for a picture, of the first seed alone.
+
+        Args:
+            variant: What was fitted.
+            system: The fitted one.
+            clips: What it was judged on.
+            where: Corpora and condition.
+            seed: Of the fit.
+        """
 
         def make() -> tuple[dict[str, torch.Tensor], Facts]:
             groups = self.examples(variant, clips, "test")
@@ -295,8 +309,17 @@ class Study:
             labels = torch.tensor(self.labels(clips))
             return {"embedding": torch.from_numpy(rows), "labels": labels}, {"variant": variant.name}
 
-        if not self.rates:
-            self.store.weights(f"map_{variant.id}", make)
+        if not self.rates and seed == self.request.seeds[0]:
+            self.store.weights(map_key(variant, where), make)
+
+    def _check_strangers(self, source: tuple[str, ...], target: str) -> None:
+        """Raise ConfigError if somebody, or a file, is in a source corpus and in the target."""
+        if (source, target) not in self._strangers:
+            sides = {"the source": self.clips(*source), target: self.clips(target)}
+            check_apart("speaker", {side: {clip.speaker for clip in clips} - {""} for side, clips in sides.items()})
+            check_apart("file", {side: {clip.path for clip in clips} for side, clips in sides.items()})
+            check_apart("content", {side: contents(clips) for side, clips in sides.items()})
+            self._strangers.add((source, target))
 
     def _flat(self, variant: Variant, clips: Sequence[Utterance], side: str) -> list[Example]:
         return [example for group in self.examples(variant, clips, side) for example in group]
@@ -311,6 +334,11 @@ class Study:
         of = repr((own.features, own.encoder, own.segment_s, own.seed))
         if of != self._examples_of:
             self._examples, self._benches, self._examples_of = {}, {}, of
+
+
+def map_key(variant: Variant, where: str) -> str:
+    """Return the key under which `Study.keep_map` keeps embeddings."""
+    return f"map_{variant.id}_{where}"
 
 
 def _key(clip: Utterance) -> _Key:

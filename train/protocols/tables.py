@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_ser.metrics import bootstrap_interval, ccc
 from train.protocols.parts import Part
 from train.published import REFERENCE, Figure, PublishedTable
+from train.run_folder import plain
 from train.statistics import (
     ATTRIBUTES,
     METRICS,
@@ -30,6 +31,7 @@ from train.statistics import (
 Confusions = NDArray[np.int64]
 
 _MOST_MATRICES = 8
+_FEW_SPEAKERS = 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,33 @@ class Line:
             rows = [[metric(matrix) for metric in METRICS.values()] for matrix in matrices]
         return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
+    @property
+    def seeds(self) -> list[Any]:
+        """Return the seed of every fit; a fit that tells none stands for itself."""
+        return [part.facts.get("seed", f"fit {place}") for place, part in enumerate(self.parts)]
+
+    @property
+    def overlapping(self) -> bool:
+        """Return whether one seed's folds are all there is to compare: they learn from mostly the same clips."""
+        return len(self.parts) > 1 and len(set(self.seeds)) == 1
+
+    @cached_property
+    def observations(self) -> Mapping[str, list[float]]:
+        """Return what a test may count: every metric once a seed, the mean over its folds; with one seed, the folds.
+
+        Folds of one seed, and seeds of one fold, are no fresh samples: counted singly, they make any interval narrow.
+        """
+        seeds = self.seeds
+        if len(set(seeds)) == 1:
+            return self.values
+        return {
+            name: [
+                float(np.mean([value for value, own in zip(values, seeds, strict=True) if own == seed]))
+                for seed in dict.fromkeys(seeds)
+            ]
+            for name, values in self.values.items()
+        }
+
     @cached_property
     def confusions(self) -> Confusions:
         """Return one confusion matrix a speaker, (speakers, C, C), over all fits."""
@@ -97,7 +126,8 @@ class Line:
         for name, values in self.values.items():
             spread = Spread.of(values)
             entry: dict[str, Any] = {"mean": spread.mean, "sd": spread.sd, "fits": spread.count, "values": values}
-            entry["t_interval"] = list(t_interval(values))
+            entry["observations"] = len(self.observations[name])
+            entry["t_interval"] = list(t_interval(self.observations[name]))
             if name in self.pooled:
                 pooled, low, high = self.pooled[name]
                 entry |= {"pooled": pooled, "low": low, "high": high}
@@ -108,7 +138,7 @@ class Line:
         counts = {"speakers": len(self.speakers), "answers": sum(len(part.files) for part in self.parts)}
         matrix = {} if self.rates else {"confusion": self.confusions.sum(axis=0).tolist()}
         facts = [dict(part.facts) for part in self.parts]
-        return _plain({**self.names, "figures": figures, **counts, **matrix, "fits": facts})
+        return {**self.names, "figures": plain(figures), **counts, **matrix, "fits": plain(facts)}
 
     def _speakers(self, part: Part) -> Confusions:
         return by_speaker(part.truth, part.logits.argmax(axis=1), part.speakers, part.logits.shape[1])
@@ -131,27 +161,32 @@ class Comparison:
     high: float
     """Upper end."""
     t: float
-    """Of Welch's one-tailed test over the fits; NaN below two fits each."""
+    """Of Welch's one-tailed test over the lines' observations; NaN below two each."""
     p: float
     """Probability of such a t or a higher one where neither is better."""
 
     def result(self) -> dict[str, Any]:
         """Return the comparison, ready for JSON."""
-        content: dict[str, Any] = _plain(vars(self))
+        content: dict[str, Any] = plain(vars(self))
         return content
+
+
+def random_guess(classes: int) -> float:
+    """Return the UA, and on balanced clips the WA, that guessing at random has on average: exactly 1 / classes."""
+    return 1.0 / classes
 
 
 def compare(better: Line, worse: Line, names: tuple[str, str], metric: str = "") -> Comparison:
     """Return how two lines over the same clips differ in a metric, the lines' first one unless named."""
     metric = metric or better.metric
-    first, second = better.values[metric], worse.values[metric]
     low = high = math.nan
     if better.rates:
         low, high = _ccc_difference(better, worse, metric)
     elif better.speakers == worse.speakers:
         low, high = paired_interval(better.confusions, worse.confusions, metric)
-    test = welch(first, second)
-    return Comparison(*names, metric, float(np.mean(first) - np.mean(second)), low, high, test.t, test.p)
+    difference = float(np.mean(better.values[metric]) - np.mean(worse.values[metric]))
+    test = welch(better.observations[metric], worse.observations[metric])
+    return Comparison(*names, metric, difference, low, high, test.t, test.p)
 
 
 def _ccc_difference(better: Line, worse: Line, metric: str) -> tuple[float, float]:
@@ -188,26 +223,53 @@ class Table:
         """Return the table, ready for JSON."""
         return {
             "title": self.title,
+            "chance": None if self.lines[0].rates else random_guess(self._classes),
             "lines": [line.result() for line in self.lines],
             "comparisons": [comparison.result() for comparison in self.comparisons],
             "published": None if self.source is None else {"table": self.source.cited, "doubts": self.source.note},
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._cautions],
         }
+
+    @property
+    def _cautions(self) -> list[str]:
+        """Return what the intervals of these lines cannot say."""
+        said = []
+        if any(len(line.observations[line.metric]) < len(line.parts) for line in self.lines):
+            said.append("t 95 % and Welch count n observations: one a seed, the mean over its folds.")
+        if any(line.overlapping for line in self.lines):
+            said.append(
+                "With one seed, the n observations of t 95 % and Welch are its folds, which learn from mostly the same "
+                "clips: take the interval as the least there is."
+            )
+        few = sorted({len(line.speakers) for line in self.lines if len(line.speakers) < _FEW_SPEAKERS})
+        if few:
+            said.append(
+                f"By speaker 95 %: {' or '.join(map(str, few))} speaker(s) have few ways to be drawn anew; below "
+                f"{_FEW_SPEAKERS} the interval says little."
+            )
+        return said
+
+    @property
+    def _classes(self) -> int:
+        return int(self.lines[0].confusions.shape[-1])
 
     def text(self, classes: Sequence[str]) -> str:
         """Return the table for a terminal, its pooled confusion matrices below."""
         names = list(self.lines[0].names)
         metrics = list(self.lines[0].values)
         first = metrics[0]
-        head = [*names, "fits", "speakers", first, "t 95 %", "pooled", "by speaker 95 %", *metrics[1:], "published"]
+        head = [*names, "fits", "n", "speakers", first, "t 95 %", "pooled", "by speaker 95 %"]
+        head += [*metrics[1:], "published"]
         blocks = [self.title, aligned(head, [_cells(line, names, metrics) for line in self.lines])]
         blocks.append("mean ± s.d. over fits; pooled answers with their interval bootstrapped by speaker")
+        blocks += self._cautions
         if self.comparisons:
             blocks.append(_comparisons(self.comparisons, self.lines[0].rates))
         if any(line.published for line in self.lines) and self.source is not None:
             blocks.append(f"Published: {self.source.cited}. {REFERENCE}")
         blocks += self.notes
         if not self.lines[0].rates:
+            blocks.append(f"chance: {random_guess(self._classes):.3f} (1/{self._classes})")
             shown = self.lines[:_MOST_MATRICES]
             blocks += [_matrix(line, classes) for line in shown]
             if len(self.lines) > len(shown):
@@ -241,11 +303,12 @@ def _cells(line: Line, names: Sequence[str], metrics: Sequence[str]) -> list[str
         return f"{show(spreads[name].mean)} ± {show(spreads[name].sd)}"
 
     first = metrics[0]
-    low, high = t_interval(line.values[first])
+    low, high = t_interval(line.observations[first])
     pooled, bottom, top = line.pooled[first]
     return [
         *(line.names[name] for name in names),
         str(len(line.parts)),
+        str(len(line.observations[first])),
         str(len(line.speakers)),
         both(first),
         "-" if math.isnan(low) else f"{show(low)} to {show(high)}",
@@ -277,7 +340,7 @@ def _comparisons(comparisons: Sequence[Comparison], rates: bool) -> str:
         ]
         for one in comparisons
     ]
-    return aligned(["is it better?", "difference", "by speaker 95 %", "one-tailed Welch over fits"], rows)
+    return aligned(["is it better?", "difference", "by speaker 95 %", "one-tailed Welch over n"], rows)
 
 
 def _matrix(line: Line, classes: Sequence[str]) -> str:
@@ -289,14 +352,3 @@ def _matrix(line: Line, classes: Sequence[str]) -> str:
 
 def _each_ccc(part: Part) -> list[float]:
     return [ccc(part.truth[:, column], part.logits[:, column]) for column in range(part.truth.shape[1])]
-
-
-def _plain(value: Any) -> Any:
-    """Return the value with NaN as None, as JSON has no NaN."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return value

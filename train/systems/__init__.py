@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from edge_ser.errors import ConfigError
 
 Inputs = Mapping[str, Tensor]
-"""Features by name, float32: a sequence (B, T, ...) with its mask `<name>_mask` (B, T), a vector (B, D) without."""
+"""Features by name, float32: a sequence (B, T, ...), and a vector (B, D) that some rows lack, with its mask
+`<name>_mask`, (B, T) or (B, 1), 1 where it is there. Without a mask all of it is there; without the feature, none."""
 
 Targets = Mapping[str, Tensor]
 """`emotion` int64 (B,), `gender` int64 (B,) 0 female, 1 male, -1 unknown; `attributes` float32 (B, 3) in [0, 1], NaN
@@ -83,14 +84,22 @@ def configure(config: type[Any], presets: Mapping[str, Any], preset: str, overri
     return config(**{**presets[preset].__dict__, **values})
 
 
-def lacks(inputs: Inputs, name: str) -> bool:
-    """Return whether a batch comes without a feature altogether."""
-    return name not in inputs
+def drop_modalities(masks: Mapping[str, Tensor], share: float, training: bool) -> dict[str, Tensor]:
+    """Return the masks (B, T) of all modalities, in training with some rows emptied: as if a feature were missing.
 
-
-def drop_modality(mask: Tensor, share: float, training: bool) -> Tensor:
-    """Return the mask (B, T), in training with a share of its rows emptied: as if their feature were missing."""
+    Args:
+        masks: By modality.
+        share: Of the rows that have every modality, how many lose the first, the second ...; of M, at most 1 / M. A row
+            that has not all of them keeps what it has, so that nothing is ever learnt from nothing.
+        training: Whether anything is dropped at all.
+    """
     if not training or share <= 0:
-        return mask
-    keep = (torch.rand(len(mask), 1, device=mask.device) >= share).to(mask.dtype)
-    return mask * keep
+        return dict(masks)
+    present = torch.stack([mask.amax(1) for mask in masks.values()])  # (M, B)
+    complete = present.amin(0)
+    draw = torch.rand(len(complete), device=complete.device)
+    kept = {}
+    for place, (name, mask) in enumerate(masks.items()):
+        lost = ((draw >= place * share) & (draw < (place + 1) * share)).to(mask.dtype) * complete
+        kept[name] = mask * (1.0 - lost)[:, None]
+    return kept

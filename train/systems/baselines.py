@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
 from train.layers import masked_mean, sequence
-from train.systems import Inputs, Output, System, Targets, drop_modality
+from train.systems import Inputs, Output, System, Targets, drop_modalities
 
 _MODALITIES = ("speech", "text")
 
@@ -27,8 +27,8 @@ class BiLstmConfig:
     pool: str = "mean"
     """`mean` over valid frames, or `last`: the last state of either direction."""
     modalities: str = "both"
-    modality_dropout: float = 0.0
-    """Share of utterances whose speech, and whose text, is hidden in training."""
+    modality_dropout: float = 0.15
+    """Share of complete utterances that lose their speech in training, and of those that lose their text: MDAT's."""
     dropout: float = 0.3
     weight_penalty: float = 1e-4
     """Factor of the squared weights of the dense layer in the loss."""
@@ -43,6 +43,8 @@ class BiLstmConfig:
             raise ConfigError(f"pool is {self.pool!r}; need mean or last")
         if self.modalities not in ("both", *_MODALITIES):
             raise ConfigError(f"modalities is {self.modalities!r}; need both, speech or text")
+        if not 0 <= self.modality_dropout <= 0.5:
+            raise ConfigError(f"modality_dropout is {self.modality_dropout}; need 0 to 0.5, a row loses one of two")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +60,11 @@ PRESETS = {
 
 
 class BiLstm(System):
-    """A BiLSTM per modality over the same features as MDAT; a missing modality is a vector of zeros."""
+    """A BiLSTM per modality over the same features as MDAT; a missing modality is a vector of zeros.
+
+    It learns under MDAT's modality dropout, so that what differs in a comparison is the fusion. MDAT's learned vectors
+    for a missing modality have no counterpart, and the squared weights of the dense layer stand for weight decay.
+    """
 
     reads = _MODALITIES
 
@@ -74,13 +80,13 @@ class BiLstm(System):
 
     def forward(self, inputs: Inputs) -> Output:
         """Return logits (B, C) and what enters the classifier (B, dense)."""
-        halves = []
+        frames, masks = {}, {}
         for name in self.config.names:
             width = self.config.speech_width if name == "speech" else self.config.text_width
-            x, mask = sequence(inputs, name, (width,))
-            if self.config.modalities == "both":
-                mask = drop_modality(mask, self.config.modality_dropout, self.training)
-            halves.append(self._read(name, x, mask))
+            frames[name], masks[name] = sequence(inputs, name, (width,))
+        if self.config.modalities == "both":
+            masks = drop_modalities(masks, self.config.modality_dropout, self.training)
+        halves = [self._read(name, x, masks[name]) for name, x in frames.items()]
         embedding = torch.relu(self.dense(torch.cat(halves, dim=-1)))
         return Output(self.classifier(embedding), embedding)
 

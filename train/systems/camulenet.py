@@ -20,8 +20,8 @@ from edge_ser.spectrogram import SPECS, SpectrogramSettings
 from train.examples import Example
 from train.frame_queries import ContentQuery, PositionQuery
 from train.image_encoders import AlexNet, SmallImageEncoder, load_imagenet, say_random_alexnet
-from train.layers import masked_mean, masked_softmax
-from train.recurrent import MaskedBiGru, average_frames, fit_frames, last_states
+from train.layers import mask_of, masked_mean, masked_softmax, mean_neighbours
+from train.recurrent import MaskedBiGru, fit_middle, last_states
 from train.standardise import Standardise
 from train.systems import Inputs, Output, System, Targets, count_parameters
 
@@ -236,17 +236,17 @@ class Camulenet(System):
         """Return everything up to the trunk.
 
         Raises:
-            ConfigError: A feature is missing or the picture has another size.
+            ConfigError: A feature is missing, in the batch or in a row, or the picture has another size.
         """
         config = self.config
         _check(inputs, config)
         image = self.image(self.standard_image(inputs["spectrogram"]))
-        frames, pooled = self._hear(inputs["mfcc"], inputs["mfcc_mask"])
+        frames, pooled = self._hear(inputs["mfcc"], mask_of(inputs, "mfcc"))
         x_s, x_m = torch.relu(self.to_s(image)), torch.relu(self.to_m(pooled))
         joint = torch.cat([x_m, x_s], dim=-1)
-        speech, mask = inputs["speech"], inputs["speech_mask"]
+        speech, mask = inputs["speech"], mask_of(inputs, "speech")
         if isinstance(self.query, PositionQuery):
-            speech, mask = fit_frames(speech, mask, config.positions)
+            speech, mask = fit_middle(speech, mask, config.positions)
         weighed = mask if config.mask_pad else torch.ones_like(mask)
         query, skip = None, joint
         if isinstance(self.query, PositionQuery):
@@ -264,10 +264,9 @@ class Camulenet(System):
     def _hear(self, mfcc: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
         x = self.standard_mfcc(mfcc) * mask.unsqueeze(-1)
-        if config.mfcc_pool_frames > 1:
-            x, mask = average_frames(x, mask, config.mfcc_pool_frames)
+        x, mask = mean_neighbours(x, mask, config.mfcc_pool_frames)
         if config.mfcc_pool == "flatten":
-            x, mask = fit_frames(x, mask, config.mfcc_frames)
+            x, mask = fit_middle(x, mask, config.mfcc_frames)
         frames = self.mfcc(x, mask)
         if config.mfcc_pool == "flatten":
             return frames, frames.flatten(1)
@@ -365,6 +364,8 @@ def _need(features: Mapping[str, object], what: str) -> None:
 
 def _check(inputs: Inputs, config: CamulenetConfig) -> None:
     _need(inputs, "got no")
+    if "spectrogram_mask" in inputs:
+        raise ConfigError("some utterances of the batch have no spectrogram; CAMuLeNet needs all; extract it too")
     size = tuple(inputs["spectrogram"].shape[1:])
     if size != (1, config.image_size, config.image_size):
         raise ConfigError(

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
 from train.examples import Example
-from train.systems import Inputs, Output, System, Targets, lacks
+from train.layers import mask_of, masked_deviation, masked_mean, masked_variance
+from train.systems import Inputs, Output, System, Targets
 from train.systems.hump_cat_branches import Branch, FrameBranch, ProsodyBranch, SpeechBranch
 from train.systems.hump_cat_config import HAND_CRAFTED, INPUT_OF, PRESETS, HumpCatConfig, check
 from train.systems.hump_cat_fusion import CrossTransformer, SelfAttentionLayer, Tokens
@@ -67,7 +68,7 @@ class HumpCat(System):
         """Return the tokens of each branch, (B, T, d): 85, 85 and 1 of them for a clip of 7 s."""
         rows: dict[str, Tensor | None] = {}
         for name in self.config.features:
-            if not lacks(inputs, INPUT_OF[name]):
+            if INPUT_OF[name] in inputs:
                 rows[name] = _present(inputs.get(f"{INPUT_OF[name]}_mask"))
         if not rows:
             wanted = ", ".join(INPUT_OF[name] for name in self.config.features)
@@ -94,17 +95,10 @@ class HumpCat(System):
 
     def pool(self, tokens: Tokens) -> Tensor:
         """Return z (B, 2 d): mean and variance (or deviation) over the tokens that are there."""
-        x = tokens.x.float()
-        if tokens.mask is None:
-            mean = x.mean(1)
-            variance = ((x - mean.unsqueeze(1)) ** 2).mean(1)
-        else:
-            weight = tokens.mask.unsqueeze(-1).float()
-            count = weight.sum(1).clamp(min=1.0)
-            mean = (x * weight).sum(1) / count
-            variance = ((x - mean.unsqueeze(1)) ** 2 * weight).sum(1) / count
-        spread = variance if self.config.stats == "var" else torch.sqrt(variance + 1e-6)
-        return torch.cat([mean, spread], dim=-1)
+        x, mask = tokens.x.float(), tokens.there().float()
+        mean = masked_mean(x, mask)
+        spread = masked_variance if self.config.stats == "var" else masked_deviation
+        return torch.cat([mean, spread(x, mean, mask)], dim=-1)
 
     def loss(self, output: Output, targets: Targets) -> Tensor:
         """Return the cross-entropy, of cosines less the margin where `config.loss` is am."""
@@ -154,12 +148,6 @@ class HumpCat(System):
         for part in (self.inner, self.outer, self.self_attention, self.classifier):
             if part is not None:
                 yield from part.parameters()
-
-    def freeze_for_transfer(self) -> None:
-        """Let only `adapting_parameters` learn."""
-        self.requires_grad_(False)
-        for parameter in self.adapting_parameters():
-            parameter.requires_grad_(True)
 
     def parts(self) -> dict[str, int]:
         """Return parameters by part: those of each branch, cross-attention, self-attention, classifier."""
@@ -214,12 +202,11 @@ class MeanPool(System):
 
     def forward(self, inputs: Inputs) -> Output:
         """Return logits (B, C) and the mean over frames that are there (B, D)."""
-        if lacks(inputs, "speech"):
+        if "speech" not in inputs:
             raise ConfigError("the batch has no speech; need frames of a speech encoder")
         speech = inputs["speech"]
         frames = speech.mean(2) if speech.dim() == 4 else speech
-        weight = inputs.get("speech_mask", torch.ones_like(frames[..., 0])).unsqueeze(-1)
-        z = (frames * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        z = masked_mean(frames, mask_of(inputs, "speech"))
         return Output(self.classifier(z), z)
 
 

@@ -5,12 +5,11 @@ Sequences of another length than a clip's are cut, or repeat themselves from the
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
+from train.layers import LayerMix, sinusoids
 from train.standardise import Standardise
 from train.systems.hump_cat_config import BLOCK, BLOCK_STRIDE, HumpCatConfig, steps
 
@@ -67,7 +66,7 @@ class SpeechBranch(Branch):
 
     def fuse(self, speech: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return one layer (B, T, D) of exactly a clip's frames."""
-        x = fit_frames(speech, mask, self.config.speech_frames)
+        x = repeat_frames(speech, mask, self.config.speech_frames)
         if self.standard is not None:
             x = self.standard(x)
         return x if self.layer_fusion is None else self.layer_fusion(x)
@@ -107,18 +106,6 @@ class LayerAttention(nn.Module):
         return (self.weights(x) * x).sum(2)
 
 
-class LayerScalars(nn.Module):
-    """One weight per layer for all frames: softmax of L learned numbers."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.score = nn.Parameter(torch.zeros(layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the weighted sum of x (B, T, L, D): (B, T, D)."""
-        return (torch.softmax(self.score, dim=0)[:, None] * x).sum(2)
-
-
 class FrameBranch(Branch):
     """Hand-crafted frames: MFCCs and LPCCs averaged over time and read by a BiLSTM, a spectrogram by a linear map."""
 
@@ -145,7 +132,7 @@ class FrameBranch(Branch):
         if frames.shape[-1] != FRAME_WIDTHS[self.name]:
             raise ConfigError(f"{self.name} has {frames.shape[-1]} numbers per frame; need {FRAME_WIDTHS[self.name]}")
         assert self.standard is not None
-        x = self.standard(fit_frames(frames, mask, self.frames))
+        x = self.standard(repeat_frames(frames, mask, self.frames))
         if self.name == "spectrogram" or self.config.mfcc_average == "none":
             return x
         if self.config.mfcc_average == "global":
@@ -191,7 +178,7 @@ class ProsodyBranch(Branch):
         return {"prosody": _count(self)}
 
 
-def fit_frames(x: Tensor, mask: Tensor | None, frames: int) -> Tensor:
+def repeat_frames(x: Tensor, mask: Tensor | None, frames: int) -> Tensor:
     """Return `frames` frames of x (B, T, ...): each row's own (by its mask), and from the first again at its end."""
     have = x.shape[1]
     if mask is None or (have >= frames and bool(mask[:, :frames].all())):
@@ -203,18 +190,12 @@ def fit_frames(x: Tensor, mask: Tensor | None, frames: int) -> Tensor:
 
 def _layer_fusion(config: HumpCatConfig) -> nn.Module:
     if config.layer_fusion == "scalar":
-        return LayerScalars(config.speech_layers)
+        return LayerMix(config.speech_layers)
     return LayerAttention(config.speech_width, config.fusion_width)
 
 
 def _placed(tokens: Tensor, pos: str) -> Tensor:
-    if pos == "none":
-        return tokens
-    width = tokens.shape[2]
-    time = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, width, 2, device=tokens.device) * (-math.log(10_000.0) / width))
-    waves = torch.stack([torch.sin(time * rate), torch.cos(time * rate)], dim=-1).flatten(1)
-    return tokens + waves.to(tokens.dtype)
+    return tokens if pos == "none" else tokens + sinusoids(tokens)
 
 
 def _count(part: nn.Module | None) -> int:

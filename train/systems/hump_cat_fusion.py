@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from train.layers import masked_softmax
+from train.layers import Attention
 
 
 @dataclass(frozen=True)
@@ -19,34 +19,9 @@ class Tokens:
     mask: Tensor | None = None
     """(B, T), 1 where a token is there; None: all are."""
 
-
-class Attention(nn.Module):
-    """Multi-head attention of one sequence over another, in plain products that every exporter understands."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return how much each query attends to each key: (B, heads, T_q, T_k), rows summing to 1."""
-        query = self._split(self.query(queries))
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, self._split(self.key(keys)).transpose(-2, -1))
-        return torch.softmax(scores, dim=-1) if mask is None else masked_softmax(scores, mask[:, None, None, :])
-
-    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return what queries (B, T_q, d) read from keys (B, T_k, d), of which `mask` (B, T_k) are there."""
-        weights = self.dropout(self.weights(queries, keys, mask))
-        mixed = torch.matmul(weights, self._split(self.value(keys))).transpose(1, 2)
-        return self.out(mixed.reshape(queries.shape))
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        return x.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
+    def there(self) -> Tensor:
+        """Return the mask (B, T) in the tokens' dtype, ones where there is none."""
+        return torch.ones_like(self.x[..., 0]) if self.mask is None else self.mask.to(self.x.dtype)
 
 
 class CrossBlock(nn.Module):
@@ -80,7 +55,7 @@ class CrossTransformer(nn.Module):
         first, second = self.first(a.x, b.x, b.mask), self.second(b.x, a.x, a.mask)
         if a.mask is None and b.mask is None:
             return Tokens(torch.cat([first, second], dim=1))
-        a_mask, b_mask = _mask(a), _mask(b)
+        a_mask, b_mask = a.there(), b.there()
         first = torch.where(b_mask.amax(1)[:, None, None] > 0, first, a.x)
         second = torch.where(a_mask.amax(1)[:, None, None] > 0, second, b.x)
         return Tokens(torch.cat([first, second], dim=1), torch.cat([a_mask, b_mask], dim=1))
@@ -98,7 +73,3 @@ class SelfAttentionLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return x (B, T, d) after reading itself where `mask` (B, T) is 1."""
         return self.norm(x + self.dropout(self.attention(x, x, mask)))
-
-
-def _mask(tokens: Tokens) -> Tensor:
-    return torch.ones_like(tokens.x[..., 0]) if tokens.mask is None else tokens.mask.to(tokens.x.dtype)

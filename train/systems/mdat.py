@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
 from train.layers import LayerMix, TransformerLayer, fit_length, mean_neighbours, sequence, sinusoids
-from train.systems import Inputs, Output, System, drop_modality
+from train.systems import Inputs, Output, System, drop_modalities
 from train.systems.dual_attention import ACTIVATIONS, CoAttention, GraphAttention, Pool
 
 MODALITIES = ("speech", "text")
@@ -83,7 +83,7 @@ class MdatConfig:
     modalities: str = "both"
     """`speech` or `text` alone has nothing to co-attend to: its frames go on U wide."""
     modality_dropout: float = 0.15
-    """Share of utterances whose speech, and whose text, is hidden in training."""
+    """Share of complete utterances whose speech, and of those whose text, is hidden in training; at most 0.5."""
     dropout: float = 0.1
     classifier_width: int = 256
     classifier_dropout: float = 0.3
@@ -103,7 +103,7 @@ class MdatConfig:
         split = "te" in self.modules and self.joined % self.te_heads
         for wrong, message in (
             (set(self.modules) - set(_MODULES), f"modules is {self.modules}; need some of {', '.join(_MODULES)}"),
-            (not 0 <= self.modality_dropout < 1, f"modality_dropout is {self.modality_dropout}; need 0 to below 1"),
+            (not 0 <= self.modality_dropout <= 0.5, f"modality_dropout is {self.modality_dropout}; need 0 to 0.5"),
             (whole and self.align != "common", "coattn channel and pool flatten need one length; set align = common"),
             (self.gat_residual and self.unit != self.speech_width, "gat_residual adds the input; need U = D_s"),
             (self.unit % self.gat_heads, f"gat_heads is {self.gat_heads}; it has to divide unit, {self.unit}"),
@@ -276,10 +276,12 @@ class Mdat(System):
         frames, masks = {}, {}
         for name in config.names:
             layers, width = getattr(config, f"{name}_layers"), getattr(config, f"{name}_width")
-            x, mask = sequence(inputs, name, (layers, width) if layers > 1 else (width,))
-            if config.modalities == "both":
-                mask = drop_modality(mask, config.modality_dropout, self.training)
-            x = self.layer_mix[name](x) if layers > 1 else x
+            frames[name], masks[name] = sequence(inputs, name, (layers, width) if layers > 1 else (width,))
+        if config.modalities == "both":
+            masks = drop_modalities(masks, config.modality_dropout, self.training)
+        for name in config.names:
+            x, mask = frames[name], masks[name]
+            x = self.layer_mix[name](x) if name in self.layer_mix else x
             if name == "speech":
                 x, mask = mean_neighbours(x, mask, config.speech_pool)
             if config.align == "common":

@@ -13,17 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
-from train.layers import masked_mean, masked_softmax
-from train.systems import Inputs, Output, System, lacks
-
-CLIP_SAMPLES = 160_000
-"""10 s at 16 kHz: what the audio encoder is always run on, 499 frames."""
+from train.layers import Attention, mask_of, masked_mean, sequence
+from train.systems import Inputs, Output, System, drop_modalities
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "attention": ("self", "cross"),
@@ -69,13 +64,15 @@ class MhaFusionConfig:
     std_unbiased: bool = False
     """Whether the deviation over two modalities divides by 1 (unbiased) instead of 2."""
     text_len: int = 128
-    """Longest text in tokens; 129 is the published count (128 word pieces and `<s>`)."""
+    """Longest text in tokens; 129 is the published count (128 word pieces and `<s>`) and goes with the feature's option
+    `tokens = 129`."""
     frames: int = 499
-    """Longest speech in frames."""
+    """Longest speech in frames, as they arrive: 499 are 10 s that no `pool` has averaged."""
     crop: str = "start"
-    """Which frames of longer speech: the first ones, or in training (`random`) any."""
+    """Which frames of longer speech: the first ones, or in training (`random`) any. `random` reads whole clips, the
+    feature's `length` being `as_is`: what is cut before it is encoded leaves nothing to choose from."""
     modality_dropout: float = 0.15
-    """Share of training rows that lose their text, and of those that lose their speech; never both."""
+    """Share of training rows that lose their text, and of those that lose their speech; never both, so at most 0.5."""
 
     def __post_init__(self) -> None:
         """Check what a type cannot say.
@@ -91,6 +88,8 @@ class MhaFusionConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; need one of {', '.join(choices)}")
+        if not 0 <= self.modality_dropout <= 0.5:
+            raise ConfigError(f"modality_dropout is {self.modality_dropout}; need 0 to 0.5, a row loses one of two")
         if self.modalities != "both" and self.attention == "cross":
             raise ConfigError(
                 f"attention is 'cross' with modalities {self.modalities!r}; need both; set attention = 'self'"
@@ -109,48 +108,6 @@ PRESETS: dict[str, MhaFusionConfig] = {
     ),
 }
 """Configurations by name."""
-
-
-def fixed_clip(samples: NDArray[np.float32], rng: np.random.Generator | None = None) -> NDArray[np.float32]:
-    """Return exactly `CLIP_SAMPLES` samples: longer audio cropped, shorter padded with zeros at the end.
-
-    Args:
-        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
-        rng: Crops at random where given (for training), else at the start.
-    """
-    spare = len(samples) - CLIP_SAMPLES
-    start = int(rng.integers(spare + 1)) if rng is not None and spare > 0 else 0
-    clip = samples[start : start + CLIP_SAMPLES]
-    return np.pad(clip, (0, CLIP_SAMPLES - len(clip)))
-
-
-class Attention(nn.Module):
-    """Multi-head attention of queries over keys, in plain products, with a bias on every projection."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def weights(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Return attention (B, H, T_q, T_k): rows sum to 1 over the keys where `mask` (B, T_k) is 1, or are zero."""
-        query, key = self._split(self.query(queries)), self._split(self.key(keys))
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))
-        return masked_softmax(scores, mask[:, None, None, :])
-
-    def forward(self, queries: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, T_q, D): what each query reads from the valid keys; the bias of `out` where there are none."""
-        weights = self.dropout(self.weights(queries, keys, mask))
-        context = torch.matmul(weights, self._split(self.value(keys)))
-        return self.out(context.transpose(1, 2).reshape(queries.shape))
-
-    def _split(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        return x.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class MissingVectors(nn.Module):
@@ -219,43 +176,32 @@ class MhaFusion(System):
             text, speech, text_mask, speech_mask = self._both(inputs)
             return self._fuse(text, speech, text_mask, speech_mask)
         name = "text" if config.modalities == "text" else "speech"
-        if lacks(inputs, name):
+        if name not in inputs:
             raise ConfigError(f"the batch has no {name}; need it for modalities = {config.modalities!r}; add it")
-        x, mask, _ = self._prepared(inputs, name)
+        x, mask, _ = self._prepared(name, *self._read(inputs, name))
         return masked_mean(self._attend(name, x, x, mask), mask)
 
     def _both(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        present = [name for name in self.reads if not lacks(inputs, name)]
-        if not present:
+        if not any(name in inputs for name in self.reads):
             raise ConfigError("the batch has neither speech nor text; need one of them; check the features")
-        complete = dict(inputs)
-        like = inputs[present[0]]
-        for name, width in (("speech", self.config.speech_width), ("text", self.config.text_width)):
-            if name not in present:
-                complete[name] = like.new_zeros(len(like), 1, width)
-                complete[f"{name}_mask"] = like.new_zeros(len(like), 1)
-        text_mask, speech_mask = self._drop(complete["text_mask"], complete["speech_mask"])
-        complete |= {"text_mask": text_mask, "speech_mask": speech_mask}
-        text, text_mask, has_text = self._prepared(complete, "text")
-        speech, speech_mask, has_speech = self._prepared(complete, "speech")
+        read = {name: self._read(inputs, name) for name in self.reads}
+        masks = {name: mask for name, (_, mask) in read.items()}
+        masks = drop_modalities(masks, self.config.modality_dropout, self.training)
+        text, text_mask, has_text = self._prepared("text", read["text"][0], masks["text"])
+        speech, speech_mask, has_speech = self._prepared("speech", read["speech"][0], masks["speech"])
         # A missing modality is no key even for the literal model, which otherwise masks nothing.
         return text, speech, text_mask * has_text, speech_mask * has_speech
 
-    def _drop(self, text_mask: Tensor, speech_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both masks, in training with some rows of either emptied where the other one is there."""
-        share = self.config.modality_dropout
-        if not self.training or share <= 0:
-            return text_mask, speech_mask
-        complete = text_mask.amax(1) * speech_mask.amax(1)
-        draw = torch.rand(len(text_mask), device=text_mask.device)
-        no_text = (draw < share).to(text_mask.dtype) * complete
-        no_speech = ((draw >= share) & (draw < 2 * share)).to(text_mask.dtype) * complete
-        return text_mask * (1 - no_text)[:, None], speech_mask * (1 - no_speech)[:, None]
+    def _read(self, inputs: Inputs, name: str) -> tuple[Tensor, Tensor]:
+        """Return a modality's frames, zero where masked, and their mask; the literal model sees padding as it is."""
+        x, mask = sequence(inputs, name, (self.config.text_width if name == "text" else self.config.speech_width,))
+        if self.config.mask or name not in inputs:
+            return x, mask
+        return inputs[name], mask_of(inputs, name)
 
-    def _prepared(self, inputs: Inputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _prepared(self, name: str, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a modality at width D, cropped, with its mask (B, T) and whether it is there at all (B, 1)."""
         config = self.config
-        x, mask = inputs[name], inputs[f"{name}_mask"].to(inputs[name].dtype)
         limit = config.text_len if name == "text" else config.frames
         if name == "speech" and config.crop == "random" and self.training:
             x, mask = _random_crop(x, mask, limit)
@@ -303,6 +249,7 @@ def _random_crop(x: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
     if x.shape[1] <= length:
         return x, mask
     spare = (mask.sum(1) - length).clamp(min=0)
-    start = (torch.rand(len(x), device=x.device) * (spare + 1)).floor().long()
+    # Rounding may lift a draw just below 1 to the frame after the last start.
+    start = torch.minimum((torch.rand(len(x), device=x.device) * (spare + 1)).floor(), spare).long()
     places = start[:, None] + torch.arange(length, device=x.device)
     return x.gather(1, places[:, :, None].expand(-1, -1, x.shape[2])), mask.gather(1, places)

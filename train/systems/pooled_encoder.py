@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from edge_ser.errors import ConfigError
-from train.layers import masked_mean
-from train.systems import Inputs, Output, System, count_parameters, lacks
+from train.layers import mask_of, masked_mean
+from train.systems import Inputs, Output, System, count_parameters
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class PooledEncoder(System):
         Raises:
             ConfigError: No speech, or frames of another width.
         """
-        if lacks(inputs, "speech"):
+        if "speech" not in inputs:
             raise ConfigError(
                 "got no speech; a pooled encoder reads nothing else; extract the frames of a speech encoder"
             )
@@ -89,7 +89,7 @@ class PooledEncoder(System):
                 f"speech has shape {tuple(speech.shape)}; need (B, T, {self.config.speech_width}), one layer's frames; "
                 "set speech_width to the encoder's"
             )
-        pooled = masked_mean(speech, inputs["speech_mask"])
+        pooled = masked_mean(speech, mask_of(inputs, "speech"))
         embedding = self.hidden(self.cnn(pooled.unsqueeze(1)).flatten(1))
         return Output(self.emotion(embedding), embedding)
 

@@ -6,7 +6,8 @@ a linear map spends its first epochs, and its stability, on undoing them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,6 +45,35 @@ class Standardised(System):
     def parts(self) -> dict[str, int]:
         """Return the system's own parts: statistics are no parameters."""
         return self.system.parts()
+
+    # What only some systems have is as absent here as there: a property that fails with AttributeError is no attribute.
+
+    @property
+    def temperature(self) -> Tensor:
+        """What the system divides its logits by to be calibrated."""
+        temperature: Tensor = self._of_system("temperature")
+        return temperature
+
+    @property
+    def fit_temperature(self) -> Callable[[Tensor, Tensor], float]:
+        """How the system finds its temperature, from held-out logits (n, C) and classes (n,)."""
+        fit: Callable[[Tensor, Tensor], float] = self._of_system("fit_temperature")
+        return fit
+
+    @property
+    def adapting_parameters(self) -> Callable[[], Iterator[nn.Parameter]]:
+        """What of the system learns in a transfer."""
+        adapting: Callable[[], Iterator[nn.Parameter]] = self._of_system("adapting_parameters")
+        return adapting
+
+    @property
+    def begin(self) -> Callable[[str], None]:
+        """How the system begins the stage of a language."""
+        begin: Callable[[str], None] = self._of_system("begin")
+        return begin
+
+    def _of_system(self, name: str) -> Any:
+        return getattr(self.system, name)
 
     def fit_statistics(self, examples: Sequence[Example]) -> None:
         """Take mean and deviation from the examples' frames, and let the system take its own."""

@@ -3,8 +3,7 @@
     python benchmarks/record.py [NAME …]
 
 Results go to benchmarks/results/NAME.txt; `python benchmarks/readme.py` then puts them into README. Commands that need
-the corpora are skipped, and keep their last output, where EDGE_SER_DATA is not set; those that need a pretrained
-encoder, too, where TEACHER is not set to the folder of Whisper tiny.en's.
+the corpora are skipped, and keep their last output, where EDGE_SER_DATA is not set.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ class Recorded:
     """Keep the first so many lines only; None keeps all."""
     needs_data: bool = False
     """True if it reads the corpora through EDGE_SER_DATA."""
-    needs_encoder: bool = False
-    """True if it reads an encoder through TEACHER, which the command names as $TEACHER."""
 
 
 COMMANDS = {
@@ -48,12 +45,6 @@ COMMANDS = {
         "python -m train.evaluate mdat-int8 --corpora emodb cremad nemo ravdess emovo", needs_data=True
     ),
     "workshop-epoch": Recorded("python benchmarks/workshop_epoch.py"),
-    "k-shot": Recorded(
-        "python -m train.protocol k-shot train/configs/desk/mdat-speech.toml --encoder speech=$TEACHER "
-        "--source cremad+emodb --target emovo ased urdu",
-        needs_data=True,
-        needs_encoder=True,
-    ),
 }
 
 
@@ -63,10 +54,7 @@ def record(name: str) -> bool:
     if recorded.needs_data and not os.environ.get("EDGE_SER_DATA"):
         print(f"{name}: skipped, EDGE_SER_DATA is not set")
         return True
-    if recorded.needs_encoder and not os.environ.get("TEACHER"):
-        print(f"{name}: skipped, TEACHER is not set")
-        return True
-    words = [os.path.expandvars(word) for word in shlex.split(recorded.command)]
+    words = shlex.split(recorded.command)
     executable = Path(sys.executable)
     words[0] = str(executable if words[0] == "python" else executable.with_name(words[0]))
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

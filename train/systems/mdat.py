@@ -143,7 +143,7 @@ PRESETS = {
     "paper": MdatConfig(),
     "paper-common": MdatConfig(align="common", speech_pool=2),
     "edge-head": MdatConfig(unit=256, feed_forward=1024),
-    "desk": MdatConfig(speech_width=384, text_width=256, unit=96, feed_forward=384),
+    "desk": MdatConfig(speech_width=384, text_width=256, speech_pool=2, unit=96, feed_forward=384),
     "tiny": MdatConfig(
         speech_width=16, text_width=12, common_length=24, unit=8, te_heads=2, feed_forward=16, classifier_width=16
     ),

@@ -79,7 +79,7 @@ def test_a_bar_shows_on_a_terminal_and_leaves_the_rows_alone(tiny: str, tmp_path
         (tmp_path / name).write_bytes(CONVERSATION.read_bytes())
     written = in_terminal(["classify", "--model", tiny, str(tmp_path)], 160)
 
-    assert "1/2" in written
+    assert "2/2" in written
     rows = [line for line in CONTROL_CODES.sub("", written).splitlines() if ".flac  " in line]
     assert len(rows) == 12
 

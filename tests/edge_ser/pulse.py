@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -44,6 +45,7 @@ class PulseMicrophone:
         self._lock = threading.Lock()
         self._played = threading.Event()
         self._closing = threading.Event()
+        self._reopen = threading.Event()
         self._writer = threading.Thread(target=self._write, daemon=True)
         self._writer.start()
 
@@ -60,16 +62,15 @@ class PulseMicrophone:
         wait_until(lambda: self._socket.exists() and self._fifo.exists(), "PulseAudio did not start")
         return server
 
+    def control(self, *words: str) -> str:
+        """Run `pactl` and return what it says."""
+        command = ["pactl", *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, check=True, text=True).stdout
+
     def wait_for_listener(self) -> None:
         """Return once a program records from the microphone."""
-
-        def recorded() -> bool:
-            listing = subprocess.run(
-                ["pactl", "list", "short", "source-outputs"], env=self.environment, capture_output=True, check=True
-            )
-            return bool(listing.stdout.strip())
-
-        wait_until(recorded, "nobody listens to the microphone")
+        listeners = ("list", "short", "source-outputs")
+        wait_until(lambda: self.control(*listeners).strip(), "nobody listens to the microphone")
 
     def play(self, samples: NDArray[np.int16]) -> None:
         """Play int16 samples, shape (n,), at 16 kHz; return when the last one is in the pipe."""
@@ -84,21 +85,34 @@ class PulseMicrophone:
         self._server.kill()
         self._server.wait()
 
+    def restart_server(self) -> None:
+        """Bring the microphone back after `kill_server`; what the old server had not read is gone."""
+        self._socket.unlink(missing_ok=True)
+        self._fifo.unlink()
+        self._server = self._start_server()
+        self._reopen.set()
+
+    def stop_answering(self) -> None:
+        """Leave the server there, but as if it hung."""
+        self._server.send_signal(signal.SIGSTOP)
+
     def close(self) -> None:
         """Stop the server and the writer."""
         self._closing.set()
         self._writer.join(5)
         self._server.terminate()
+        self._server.send_signal(signal.SIGCONT)
         self._server.wait(10)
 
     def _write(self) -> None:
-        # Read and write, so that opening does not wait for the server and writing outlives it.
-        pipe = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
-        # The server reads only while somebody records; the pipe must not store seconds until then.
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+        pipe = self._open_pipe()
         due_s = time.monotonic()
         chunk = b""
         while not self._closing.is_set():
+            if self._reopen.is_set():
+                self._reopen.clear()
+                os.close(pipe)
+                pipe = self._open_pipe()
             due_s += CHUNK_S
             time.sleep(max(0.0, due_s - time.monotonic()))
             chunk = chunk or self._next_chunk()
@@ -108,6 +122,13 @@ class PulseMicrophone:
             except BlockingIOError:
                 due_s = time.monotonic()
         os.close(pipe)
+
+    def _open_pipe(self) -> int:
+        # Read and write, so that opening does not wait for the server and writing outlives it.
+        pipe = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
+        # The server reads only while somebody records; the pipe must not store seconds until then.
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+        return pipe
 
     def _next_chunk(self) -> bytes:
         size = 2 * CHUNK_SAMPLES

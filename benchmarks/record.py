@@ -41,6 +41,7 @@ COMMANDS = {
     "footprint": Recorded("python benchmarks/footprint.py"),
     "long-run": Recorded("python benchmarks/long_run.py"),
     "robustness": Recorded("python benchmarks/robustness.py", needs_data=True),
+    "early-answers": Recorded("python benchmarks/early_answers.py", needs_data=True),
     "evaluate": Recorded(
         "python -m train.evaluate mdat-int8 --corpora emodb cremad nemo ravdess emovo", needs_data=True
     ),

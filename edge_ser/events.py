@@ -56,7 +56,7 @@ class Emotion(_Event):
     start_s: float
     """Seconds; pre-roll included."""
     end_s: float
-    """Seconds; the short tail after the last speech included."""
+    """Seconds; the short tail after the last speech included. Of an early answer: where what it heard ends."""
     emotion: str
     """The likeliest label."""
     confidence: float
@@ -94,7 +94,7 @@ class Rejected(_Event):
     end_s: float
     """Seconds."""
     reason: str
-    """`too_short`, `too_quiet`, `clipped` or `not_speech`."""
+    """`too_short`, `too_quiet`, `clipped`, or `not_speech`: neither the detector is sure of speech nor the model."""
 
 
 @dataclass(frozen=True)

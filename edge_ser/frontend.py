@@ -16,6 +16,9 @@ from edge_ser.voice import VoiceProfile
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_LONGEST_TOKEN = 100
+"""Characters, more than any token of a sentence has."""
+
 
 class FrontEnd:
     """Prepares what one bundle's graph is told; it keeps nothing between utterances."""
@@ -26,6 +29,7 @@ class FrontEnd:
         self._audio = bundle.manifest.input_of("audio")
         self._ids = bundle.manifest.input_of("text_ids")
         self._mask = bundle.manifest.input_of("text_mask")
+        self._prosody = bundle.manifest.input_of("prosody")
         self._voice = bundle.manifest.input_of("voice")
         self._tokenizer: Tokenizer | None = None
 
@@ -46,11 +50,31 @@ class FrontEnd:
         inputs: dict[str, NDArray[Any]] = {}
         if self._audio is not None:
             inputs[self._audio.name] = samples[np.newaxis].astype(np.float32, copy=False)
-        if self._ids is not None and self._mask is not None:
-            inputs[self._ids.name], inputs[self._mask.name] = self._text(transcript, self._ids)
-        if self._voice is not None:
-            inputs[self._voice.name] = _voice_input(voice, self._voice)
-        return inputs
+        if self._prosody is not None:
+            # Late, so that models without it need not load it.
+            from edge_ser.prosody import prosody
+
+            inputs[self._prosody.name] = prosody(samples)[np.newaxis]
+        return inputs | self.text_inputs(transcript) | self.voice_inputs(voice)
+
+    def text_inputs(self, transcript: str | None) -> dict[str, NDArray[Any]]:
+        """Return the inputs that carry a transcript; None or blank is no text.
+
+        Raises:
+            BundleError: The bundle's tokenizer does not open.
+        """
+        if self._ids is None or self._mask is None:
+            return {}
+        ids, mask = self._text(transcript, self._ids)
+        return {self._ids.name: ids, self._mask.name: mask}
+
+    def voice_inputs(self, voice: VoiceProfile | None) -> dict[str, NDArray[Any]]:
+        """Return the input that carries what is known of the speaker; None is a fresh profile.
+
+        Raises:
+            ConfigError: The voice belongs to another model.
+        """
+        return {} if self._voice is None else {self._voice.name: _voice_input(voice, self._voice)}
 
     def uses_text(self, inputs: dict[str, NDArray[Any]]) -> bool:
         """Return whether `inputs` carry at least one token of a transcript."""
@@ -66,8 +90,10 @@ class FrontEnd:
     def _tokens(self, transcript: str, ids: Input) -> list[int]:
         if self._tokenizer is None:
             self._tokenizer = _open_tokenizer(self._bundle, ids)
+        # Of a whole book, read no more than what can become tokens.
+        text = transcript[: ids.max_tokens * _LONGEST_TOKEN]
         # A host's transcript may hold half a surrogate pair, which the tokenizer refuses.
-        text = transcript.encode("utf-8", "replace").decode("utf-8")
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return list(self._tokenizer.encode(text).ids)
 
 

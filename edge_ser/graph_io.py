@@ -11,8 +11,12 @@ from edge_ser.json_object import JsonObject
 UPGRADE = "install a newer edge-ser: pip install --upgrade edge-ser"
 """What to do about a bundle from the future."""
 
-_DTYPES = {"audio": "float32", "text_ids": "int64", "text_mask": "int64", "voice": "float32"}
-_LATER_KINDS = ("mfcc", "prosody")
+FRAMES_NAME = "frames"
+"""The output from which an utterance can be judged again without its audio: float32 (1, frames, width)."""
+
+_DTYPES = {"audio": "float32", "text_ids": "int64", "text_mask": "int64", "prosody": "float32", "voice": "float32"}
+_LATER_KINDS = ("mfcc",)
+_PROSODY_WIDTH = 103
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Input:
     name: str
     """Name in the graph."""
     kind: str
-    """`audio`, `text_ids`, `text_mask` or `voice`."""
+    """`audio`, `text_ids`, `text_mask`, `prosody` or `voice`."""
     dtype: str
     """`float32` or `int64`."""
     shape: tuple[int | str, ...]
@@ -65,6 +69,8 @@ class Input:
         if kind == "voice":
             parameters.text("space")
             _check_shape(fields, (1, 2 * parameters.count("embedding_size", minimum=1) + 1))
+        elif kind == "prosody":
+            _check_shape(fields, (1, _PROSODY_WIDTH))
         else:
             _check_shape(fields, (1, None))
         return Input(fields.text("name"), kind, fields.text("dtype"), fields.shape("shape"), parameters.plain)
@@ -72,7 +78,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the graph: `logits`, `embedding` or `attributes`."""
+    """One output of the graph: `logits`, `embedding`, `attributes` or `frames`."""
 
     name: str
     """Name in the graph."""

@@ -3,57 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
-from edge_ser.errors import ConfigError
+from edge_ser.segmenter_options import SegmenterOptions
 
 _QUIET_WINDOW_SAMPLES = 512  # 32 ms: about the shortest pause between two words
 _QUIET_HOP_SAMPLES = 64
-
-
-@dataclass(frozen=True)
-class SegmenterOptions:
-    """When an utterance begins, ends and is cut."""
-
-    threshold: float = 0.5
-    """Speech probability, in [0, 1], from which a frame starts speech."""
-    release_threshold: float = 0.35
-    """Speech probability, in [0, 1], from which a frame continues the speech of the frame before it."""
-    pre_roll_s: float = 0.3
-    """Seconds kept before the first speech frame: detectors answer late, and first syllables are soft."""
-    hangover_s: float = 0.5
-    """Seconds without speech that end an utterance; shorter pauses stay inside it."""
-    post_roll_s: float = 0.2
-    """Seconds kept after the last speech frame; the rest of the hangover is silence."""
-    min_speech_s: float = 0.25
-    """Seconds of speech frames below which an utterance is marked too short."""
-    max_utterance_s: float = 8.0
-    """Seconds after which speech that goes on is cut, pre-roll included."""
-    cut_search_s: float = 2.0
-    """Seconds before that limit in which the quietest moment is looked for."""
-
-    def __post_init__(self) -> None:
-        """Refuse options that contradict each other.
-
-        Raises:
-            ConfigError: An option is out of range; the message names it.
-        """
-        rules = {
-            "0 <= release_threshold <= threshold <= 1": 0 <= self.release_threshold <= self.threshold <= 1,
-            "pre_roll_s >= 0": self.pre_roll_s >= 0,
-            "0 <= post_roll_s <= hangover_s": 0 <= self.post_roll_s <= self.hangover_s,
-            "min_speech_s >= 0": self.min_speech_s >= 0,
-            "cut_search_s >= min_speech_s + 0.05": self.cut_search_s >= self.min_speech_s + 0.05,
-            "max_utterance_s >= pre_roll_s + cut_search_s + 0.05": self.max_utterance_s
-            >= self.pre_roll_s + self.cut_search_s + 0.05,
-        }
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
-            raise ConfigError(f"{self} does not fit together. It needs {broken[0]}; change one of these options.")
 
 
 @dataclass(frozen=True)
@@ -76,6 +36,8 @@ class Utterance:
     """Samples in frames that were speech."""
     too_short: bool
     """True if there is too little speech in it to be judged."""
+    doubtful: bool = False
+    """True if the detector was nowhere sure that it is speech."""
 
     @property
     def end_sample(self) -> int:
@@ -99,14 +61,15 @@ Decision = SpeechOnset | Utterance | Silence
 @dataclass(frozen=True, eq=False)
 class _Frame:
     samples: NDArray[np.float32]
+    probability: float
     is_speech: bool
 
 
 class Segmenter:
     """Turns frames and their speech probabilities into utterances and silence, in order and without a gap.
 
-    Frames that are not decided yet are held: at most `pre_roll_s` in silence, and at most `max_utterance_s` plus
-    `hangover_s` in speech, however long the stream is.
+    Frames that are not decided yet are held: at most `longest_pre_roll_s` in silence, and at most `max_utterance_s`
+    plus `hangover_s` in speech, however long the stream is.
     """
 
     def __init__(self, options: SegmenterOptions | None = None) -> None:
@@ -115,9 +78,12 @@ class Segmenter:
         self._threshold = options.threshold
         self._release_threshold = options.release_threshold
         self._pre_roll = _samples(options.pre_roll_s)
+        self._longest_pre_roll = _samples(options.longest_pre_roll_s)
+        self._hint_probability = options.hint_probability
         self._hangover = _samples(options.hangover_s)
         self._post_roll = _samples(options.post_roll_s)
         self._min_speech = _samples(options.min_speech_s)
+        self._sure_probability = options.sure_probability
         self._max_utterance = _samples(options.max_utterance_s)
         self._cut_search = _samples(options.cut_search_s)
         self._held: deque[_Frame] = deque()
@@ -137,6 +103,15 @@ class Segmenter:
         """True while an utterance is open."""
         return self._is_open
 
+    @property
+    def speech_samples(self) -> int:
+        """Samples of speech among those held: the speech of the open utterance so far."""
+        return _speech_samples(self._held)
+
+    def so_far(self) -> Utterance:
+        """Return the open utterance as far as it was heard; nothing is decided by that."""
+        return self._utterance(self._start, self._held)
+
     def push(self, frame: NDArray[np.float32], probability: float) -> list[Decision]:
         """Take the next frame and return what it decides.
 
@@ -145,15 +120,15 @@ class Segmenter:
             probability: Probability that the frame holds speech, in [0, 1].
         """
         self._is_speaking = probability >= (self._release_threshold if self._is_speaking else self._threshold)
-        self._held.append(_Frame(frame, self._is_speaking))
+        self._held.append(_Frame(frame, probability, self._is_speaking))
         if self._is_speaking:
             return self._continue_speech()
         if not self._is_open:
-            return self._settle_silence(keep_samples=self._pre_roll)
+            return self._settle_silence(keep_samples=self._wanted_pre_roll())
         self._silent_samples += frame.size
         if self._silent_samples < self._hangover:
             return []
-        return [self._close(), *self._settle_silence(keep_samples=self._pre_roll)]
+        return [self._close(), *self._settle_silence(keep_samples=self._wanted_pre_roll())]
 
     def finish(self) -> list[Decision]:
         """Decide about everything that is held; the next frame then starts afresh."""
@@ -177,6 +152,15 @@ class Segmenter:
             decisions.append(SpeechOnset(self._start))
         return decisions
 
+    def _wanted_pre_roll(self) -> int:
+        """Return how much to keep in silence: `pre_roll_s` before the first hint of speech, as far as it may reach."""
+        wanted, age = self._pre_roll, 0
+        for frame in reversed(self._held):
+            age += frame.samples.size
+            if frame.probability >= self._hint_probability:
+                wanted = age + self._pre_roll
+        return min(wanted, self._longest_pre_roll)
+
     def _close(self) -> Utterance:
         held = self.undecided_samples
         utterance = self._take_utterance(min(held - self._silent_samples + self._post_roll, held, self._max_utterance))
@@ -194,16 +178,26 @@ class Segmenter:
         return first + int(np.argmin(windows)) * _QUIET_HOP_SAMPLES + _QUIET_WINDOW_SAMPLES // 2
 
     def _take_utterance(self, samples: int) -> Utterance:
-        start = self._start
-        frames = self._take(samples)
-        speech_samples = sum(frame.samples.size for frame in frames if frame.is_speech)
+        return self._utterance(self._start, self._take(samples))
+
+    def _utterance(self, start: int, frames: Collection[_Frame]) -> Utterance:
+        speech_samples = _speech_samples(frames)
         return Utterance(
             start_sample=start,
             samples=np.concatenate([frame.samples for frame in frames]),
             speech_samples=speech_samples,
             # What follows a cut is the end of long speech, however little of it is left.
             too_short=speech_samples < self._min_speech and not self._is_continued,
+            # The little that is left after a cut tells nothing.
+            doubtful=speech_samples >= self._min_speech and self._surest(frames) < self._sure_probability,
         )
+
+    def _surest(self, frames: Collection[_Frame]) -> float:
+        """Return the mean probability of the surest frames, as many as make the least speech."""
+        largest = max(frame.samples.size for frame in frames)
+        count = max(1, self._min_speech // largest)
+        probabilities = sorted((frame.probability for frame in frames), reverse=True)[:count]
+        return sum(probabilities) / len(probabilities)
 
     def _settle_silence(self, keep_samples: int) -> list[Decision]:
         excess = self.undecided_samples - keep_samples
@@ -220,11 +214,15 @@ class Segmenter:
         while samples > 0:
             frame = self._held.popleft()
             if frame.samples.size > samples:
-                self._held.appendleft(_Frame(frame.samples[samples:], frame.is_speech))
-                frame = _Frame(frame.samples[:samples], frame.is_speech)
+                self._held.appendleft(replace(frame, samples=frame.samples[samples:]))
+                frame = replace(frame, samples=frame.samples[:samples])
             taken.append(frame)
             samples -= frame.samples.size
         return taken
+
+
+def _speech_samples(frames: Collection[_Frame]) -> int:
+    return sum(frame.samples.size for frame in frames if frame.is_speech)
 
 
 def _samples(seconds: float) -> int:

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ser.answering import Answering
 from edge_ser.audio import SAMPLE_RATE_HZ, as_samples
 from edge_ser.errors import ConfigError, EdgeSerError
-from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, SpeechStarted, Summary
+from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Summary
 from edge_ser.ledger import AudioLedger
-from edge_ser.segmenter import Decision, Segmenter, SegmenterOptions, Silence, SpeechOnset, Utterance
+from edge_ser.segmenter import Decision, Segmenter, Silence, SpeechOnset, Utterance
+from edge_ser.segmenter_options import SegmenterOptions, options_within
 from edge_ser.voice import VoiceProfile
 
 if TYPE_CHECKING:
-    from edge_ser.recognizer import EmotionRecognizer, Judgement
+    from edge_ser.recognizer import EmotionRecognizer
     from edge_ser.vad import SpeechDetector
-
-_SHORTEST_LIMIT_S = 0.2
 
 Source = Iterable[NDArray[np.generic] | Overflow | DeviceLost | DeviceRestored]
 """Where audio comes from: chunks as `Stream.push` takes them and, between them, what happened to the device."""
@@ -40,6 +40,7 @@ class Stream:
         *,
         detector: SpeechDetector,
         voice: VoiceProfile | None = None,
+        partials: bool = False,
         risk: float | None = None,
         options: SegmenterOptions | None = None,
     ) -> None:
@@ -49,24 +50,34 @@ class Stream:
             recognizer: Judges the utterances.
             detector: Finds speech; it belongs to this stream from now on.
             voice: The speaker's profile, used and updated; None starts a fresh one.
+            partials: Whether to answer while the speaker still talks, too: after 0.8 s of speech, and every 0.8 s.
             risk: How often an answer that is not `uncertain` may be wrong, in (0, 1); None takes the model's default.
             options: When an utterance begins, ends and is cut; None takes defaults that fit the model.
+
+        Raises:
+            ConfigError: The voice belongs to another model.
         """
         self._recognizer = recognizer
         self._detector = detector
-        self._voice = VoiceProfile() if voice is None else voice
-        self._risk = risk
-        self._segmenter = Segmenter(options or _options_within(recognizer.max_duration_s))
+        voice = VoiceProfile() if voice is None else voice
+        recognizer.check_voice(voice)
+        self._answering = Answering(recognizer, voice, risk)
+        self._partials = partials
+        self._segmenter = Segmenter(options or options_within(recognizer.max_duration_s))
         self._pending: NDArray[np.float32] = np.empty(0, np.float32)
         self._account = AudioLedger()
         self._pushed_samples = 0
-        self._utterances = 0
         self._is_finished = False
 
     @property
     def voice(self) -> VoiceProfile:
-        """The profile of the voice heard so far."""
-        return self._voice
+        """The profile of whoever speaks; the one that is set when an utterance ends is used and learns from it."""
+        return self._answering.voice
+
+    @voice.setter
+    def voice(self, profile: VoiceProfile) -> None:
+        self._recognizer.check_voice(profile)
+        self._answering.voice = profile
 
     @property
     def ledger(self) -> AudioLedger:
@@ -103,9 +114,26 @@ class Stream:
         ledger = self.ledger
         duration_s = ledger.captured_samples / SAMPLE_RATE_HZ
         summary = Summary(
-            model=self._recognizer.model, utterances=self._utterances, duration_s=duration_s, ledger=ledger
+            model=self._recognizer.model, utterances=self._answering.utterances, duration_s=duration_s, ledger=ledger
         )
         return [*events, summary]
+
+    def revise(self, utterance: int, transcript: str | None = None, voice: VoiceProfile | None = None) -> Emotion:
+        """Return the answer for an utterance again, now that more is known of it.
+
+        The last 32 utterances with an emotion can be revised, after `finish` too. Neither the audio nor the ledger is
+        touched, and no voice learns from an utterance a second time.
+
+        Args:
+            utterance: Number of the utterance, as in its final `Emotion`.
+            transcript: What was said; None leaves the words as they were, blank takes them away. A model that reads no
+                text gives its answer again, with `text_used` False.
+            voice: Who said it, where that is known only now; None leaves the voice as it was.
+
+        Raises:
+            ConfigError: The utterance is unknown, rejected, not ended or too long ago, or the voice is another model's.
+        """
+        return self._answering.revise(utterance, transcript, voice)
 
     def record_overflow(self, dropped_samples: int, estimated_s: float = 0.0) -> list[Event]:
         """Account for audio that was lost before it reached the stream, and return the events.
@@ -171,7 +199,14 @@ class Stream:
             decisions = self._segmenter.push(frame.copy(), self._detector(frame))
             self._pending = rest
             events += self._report(decisions)
+            if self._partials and self._segmenter.is_open:
+                events += self._early_answer()
         return events
+
+    def _early_answer(self) -> list[Emotion]:
+        if not self._answering.early_is_due(self._segmenter.speech_samples):
+            return []
+        return self._answering.early(self._segmenter.so_far())
 
     def _settle(self) -> list[Event]:
         """Decide about all audio that waits; what follows is not contiguous with it."""
@@ -189,88 +224,42 @@ class Stream:
 
     def _report(self, decisions: list[Decision]) -> list[Event]:
         events: list[Event] = []
-        silence = sum(item.end_sample - item.start_sample for item in decisions if isinstance(item, Silence))
-        self._account = replace(self._account, silence_samples=self._account.silence_samples + silence)
+        for decision in decisions:
+            self._book(decision)
         waiting = deque(decisions)
         try:
             while waiting:
                 events += self._say(waiting.popleft())
-        except BaseException:
-            # Their events are lost with the call; the account must not be.
+        except BaseException:  # Ctrl-C too
+            # What was found together with the utterance that failed is told to nobody, but it is counted.
             for decision in waiting:
-                if isinstance(decision, SpeechOnset):
-                    self._utterances += 1
-                elif isinstance(decision, Utterance):
-                    self._reject(decision, "error")
+                self._answering.skip(decision)
             raise
         return events
 
+    def _book(self, decision: Decision) -> None:
+        account = self._account
+        if isinstance(decision, Silence):
+            silence = decision.end_sample - decision.start_sample
+            self._account = replace(account, silence_samples=account.silence_samples + silence)
+        elif isinstance(decision, Utterance):
+            # It counts as rejected until it is answered: an error loses the answer, never the samples.
+            self._account = replace(account, rejected_samples=account.rejected_samples + decision.samples.size)
+
     def _say(self, decision: Decision) -> list[Event]:
         if isinstance(decision, SpeechOnset):
-            self._utterances += 1
-            return [SpeechStarted(self._utterances, decision.start_sample / SAMPLE_RATE_HZ)]
+            return [self._answering.begin(decision)]
         if isinstance(decision, Silence):
             return []
-        event = self._judge(decision)
+        event = self._answering.final(decision)
+        if isinstance(event, Emotion):
+            size, account = decision.samples.size, self._account
+            self._account = replace(
+                account,
+                rejected_samples=account.rejected_samples - size,
+                classified_samples=account.classified_samples + size,
+            )
         # Silero's confidence decays on long streams. At a cut the speech goes on, and so does its state.
         if not self._segmenter.is_open:
             self._detector.reset()
         return [event]
-
-    def _judge(self, utterance: Utterance) -> Event:
-        if utterance.too_short:
-            return self._reject(utterance, "too_short")
-        try:
-            judgement = self._recognizer.judge(utterance.samples, voice=self._voice, risk=self._risk)
-        except BaseException:  # Ctrl-C too
-            self._reject(utterance, "error")  # the event is lost with the call; the account must not be
-            raise
-        if judgement.rejection is not None:
-            return self._reject(utterance, judgement.rejection)
-        classified = self._account.classified_samples + utterance.samples.size
-        self._account = replace(self._account, classified_samples=classified)
-        return self._emotion(utterance, judgement)
-
-    def _reject(self, utterance: Utterance, reason: str) -> Rejected:
-        rejected = self._account.rejected_samples + utterance.samples.size
-        self._account = replace(self._account, rejected_samples=rejected)
-        start_s, end_s = utterance.start_sample / SAMPLE_RATE_HZ, utterance.end_sample / SAMPLE_RATE_HZ
-        return Rejected(self._utterances, start_s, end_s, reason)
-
-    def _emotion(self, utterance: Utterance, judgement: Judgement) -> Emotion:
-        return Emotion(
-            utterance=self._utterances,
-            start_s=utterance.start_sample / SAMPLE_RATE_HZ,
-            end_s=utterance.end_sample / SAMPLE_RATE_HZ,
-            emotion=judgement.emotion,
-            confidence=judgement.confidence,
-            probabilities=judgement.probabilities,
-            uncertain=judgement.uncertain,
-            candidates=judgement.candidates,
-            attributes=judgement.attributes,
-            model=self._recognizer.model,
-            latency_ms=judgement.latency_ms,
-            text_used=judgement.text_used,
-            voice_utterances=judgement.voice_utterances,
-        )
-
-
-def _options_within(longest_s: float) -> SegmenterOptions:
-    """Return the default options, scaled down as far as a model that takes at most `longest_s` seconds needs it."""
-    if longest_s < _SHORTEST_LIMIT_S:
-        raise ConfigError(
-            f"The model takes {longest_s:g} s at most, a stream needs {_SHORTEST_LIMIT_S:g} s. Use another model."
-        )
-    default = SegmenterOptions()
-    spare_s = 0.06  # a little more than the options need between each other
-    room_s = longest_s - spare_s
-    pre_roll_s = min(default.pre_roll_s, room_s / 4)
-    min_speech_s = min(default.min_speech_s, (room_s - pre_roll_s - spare_s) / 2)
-    return replace(
-        default,
-        max_utterance_s=min(default.max_utterance_s, longest_s),
-        pre_roll_s=pre_roll_s,
-        min_speech_s=min_speech_s,
-        # Enough speech lies before the search, else the first piece of long speech would be too short to judge.
-        cut_search_s=min(default.cut_search_s, room_s - pre_roll_s - min_speech_s),
-    )

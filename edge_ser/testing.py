@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ser.bundle import Bundle
 from edge_ser.calibration import Calibration, RiskRow
-from edge_ser.graph_io import Input, Output
+from edge_ser.graph_io import FRAMES_NAME, Input, Output
 from edge_ser.manifest import TOKENIZER_NAME, Manifest, TrainingCorpus
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class FakeBackend:
         self.calls.append(dict(inputs))
         return {name: np.asarray(values, dtype=np.float32) for name, values in answer.items()}
 
+    def fuse(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return the next answer, without frames."""
+        return {name: values for name, values in self.run(inputs).items() if name != FRAMES_NAME}
+
 
 def write_tiny_bundle(
     folder: str | os.PathLike[str],
@@ -63,7 +67,7 @@ def write_tiny_bundle(
     Args:
         folder: Where it shall lie.
         labels: Emotions, two or more.
-        text: Whether the model reads a transcript.
+        text: Whether the model reads a transcript; if so, it gives frames too, to be asked again when the words come.
         voice: Whether the model hears a voice.
         attributes: Attributes in [0, 1], such as arousal.
     """
@@ -84,6 +88,8 @@ def _manifest(labels: tuple[str, ...], text: bool, voice: bool, attributes: tupl
     outputs = [Output("logits", "float32", (1, len(labels))), Output("embedding", "float32", (1, EMBEDDING_SIZE))]
     if attributes:
         outputs.append(Output("attributes", "float32", (1, len(attributes))))
+    if text:
+        outputs.append(Output(FRAMES_NAME, "float32", (1, 1, 2)))
     return Manifest(
         name="tiny",
         system="tiny",
@@ -138,7 +144,7 @@ def _graph(labels: int, text: bool, voice: bool, attributes: int) -> ModelProto:
         "text_to_logits": np.cos(np.arange(labels)).astype(np.float32)[np.newaxis],
         "voice_end": np.array([EMBEDDING_SIZE + 1]),
     }
-    nodes = _audio_nodes() + (_text_nodes() if text else []) + (_voice_nodes() if voice else [])
+    nodes = _audio_nodes(frames=text) + (_text_nodes() if text else []) + (_voice_nodes() if voice else [])
     terms = ["heard", *(["said"] if text else []), *(["known"] if voice else [])]
     nodes.append(helper.make_node("Sum", terms, ["logits"]))
     if attributes:
@@ -157,9 +163,15 @@ def _graph(labels: int, text: bool, voice: bool, attributes: int) -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
 
 
-def _audio_nodes() -> list[NodeProto]:
+def _audio_nodes(frames: bool) -> list[NodeProto]:
     from onnx import helper
 
+    # Where frames are given, all else is computed from them: that is what lets an utterance be judged again.
+    heard = "heard_features" if frames else "features"
+    framed = [
+        helper.make_node("Unsqueeze", [heard, "one"], [FRAMES_NAME]),
+        helper.make_node("Squeeze", [FRAMES_NAME, "one"], ["features"]),
+    ]
     return [
         helper.make_node("Mul", ["audio", "audio"], ["power"]),
         helper.make_node("ReduceMean", ["power"], ["mean_power"], axes=[1], keepdims=1),
@@ -175,7 +187,8 @@ def _audio_nodes() -> list[NodeProto]:
         helper.make_node("Concat", ["loudness", "crossing_rate"], ["raw_features"], axis=1),
         helper.make_node("Sub", ["raw_features", "centre"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale"], ["scaled"]),
-        helper.make_node("Tanh", ["scaled"], ["features"]),
+        helper.make_node("Tanh", ["scaled"], [heard]),
+        *(framed if frames else []),
         helper.make_node("MatMul", ["features", "to_logits"], ["heard"]),
         helper.make_node("MatMul", ["features", "to_embedding"], ["embedding"]),
     ]

@@ -33,6 +33,13 @@ class Backend(Protocol):
         """Return the graph's outputs by name."""
         ...
 
+    def fuse(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return the same outputs, but for `frames`, from the `frames` of an earlier run in the place of its audio.
+
+        Called only where the manifest lists the output `frames`.
+        """
+        ...
+
 
 def open_backend(bundle: Bundle, provider: str = "auto", threads: int | None = None) -> Backend:
     """Return what runs the bundle's graph here.

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ser.recognizer import Judgement
+from edge_ser.hearing import Heard
+from edge_ser.judgement import Judgement
 from edge_ser.voice import VoiceProfile
 
 RATE_HZ = 16_000
@@ -38,34 +39,61 @@ class FakeRecognizer:
     min_duration_s: float = 0.0
     max_duration_s: float = 8.0
     rejection: str | None = None
+    uncertain: bool = False
     error: BaseException | None = None
     heard: list[NDArray[np.float32]] = field(default_factory=list)
     risks: list[float | None] = field(default_factory=list)
 
-    def judge(
-        self, samples: NDArray[np.float32], *, voice: VoiceProfile | None = None, risk: float | None = None
-    ) -> Judgement:
+    def listen(
+        self,
+        samples: NDArray[np.float32],
+        *,
+        voice: VoiceProfile | None = None,
+        risk: float | None = None,
+        update_voice: bool = True,
+    ) -> tuple[Judgement, Heard]:
         self.heard.append(samples.copy())
         self.risks.append(risk)
         if self.error is not None:
             raise self.error
         assert voice is not None
         happy = float(np.clip(0.5 + samples.mean(dtype=np.float64), 0.0, 1.0))
-        judgement = Judgement(
+        judgement = self._judgement(happy, voice.utterances, text_used=False)
+        if self.rejection is None and update_voice:
+            voice.update(np.array([happy, 1.0]), "fake")
+        frames = np.full((1, 1, 1), happy, np.float32)
+        heard = Heard({}, ({"frames": frames},), text_used=False, voice_utterances=judgement.voice_utterances)
+        return judgement, heard
+
+    def judge_again(
+        self,
+        heard: Heard,
+        *,
+        transcript: str | None = None,
+        voice: VoiceProfile | None = None,
+        risk: float | None = None,
+    ) -> tuple[Judgement, Heard]:
+        text_used = heard.text_used if transcript is None else bool(transcript.strip())
+        utterances = heard.voice_utterances if voice is None else voice.utterances
+        again = replace(heard, text_used=text_used, voice_utterances=utterances)
+        return self._judgement(float(heard.windows[0]["frames"][0, 0, 0]), utterances, text_used), again
+
+    def check_voice(self, voice: VoiceProfile) -> None:
+        voice.as_input(2, "fake")
+
+    def _judgement(self, happy: float, voice_utterances: int, text_used: bool) -> Judgement:
+        return Judgement(
             emotion="happy" if happy >= 0.5 else "sad",
             confidence=max(happy, 1 - happy),
             probabilities={"happy": happy, "sad": 1 - happy},
-            uncertain=False,
+            uncertain=self.uncertain,
             candidates=("happy" if happy >= 0.5 else "sad",),
             attributes=None,
-            text_used=False,
-            voice_utterances=voice.utterances,
+            text_used=text_used,
+            voice_utterances=voice_utterances,
             latency_ms=float(len(self.heard)),
             rejection=self.rejection,
         )
-        if self.rejection is None:
-            voice.update(np.array([happy, 1.0]), "fake")
-        return judgement
 
 
 def without_latency(events: list[object]) -> list[object]:

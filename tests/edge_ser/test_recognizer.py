@@ -40,7 +40,7 @@ def recognizer(folder: Path) -> EmotionRecognizer:
 def taken_for_speech(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let noise pass for speech, which is what these tests judge, unless a test asks for `real_speech_detection`."""
     if "real_speech_detection" not in request.fixturenames:
-        monkeypatch.setattr("edge_ser.recognizer._holds_speech", lambda samples: True)
+        monkeypatch.setattr("edge_ser.recognizer.holds_speech", lambda samples: True)
 
 
 @pytest.fixture
@@ -216,6 +216,7 @@ def answer(
         "logits": np.array([logits], np.float32),
         "embedding": np.full((1, EMBEDDING_SIZE), embedding, np.float32),
         "attributes": np.array([attributes], np.float32),
+        "frames": np.zeros((1, 1, 2), np.float32),
     }
 
 
@@ -395,7 +396,7 @@ def test_a_graph_that_is_none_is_a_plain_error(folder: Path, tmp_path: Path) -> 
 MISFITS = [
     ({"text": False}, "the graph's inputs are audio, voice"),
     ({"labels": ("a", "b", "c")}, r"'logits' has shape \[1, 3\] in the graph"),
-    ({"attributes": ()}, "the graph's outputs are embedding, logits"),
+    ({"attributes": ()}, "the graph's outputs are embedding, frames, logits"),
 ]
 
 
@@ -461,6 +462,37 @@ def test_a_stream_belongs_to_its_recognizer(recognizer: EmotionRecognizer) -> No
     assert isinstance(stream, edge_ser.Stream)
     assert stream.voice is voice
     assert [type(event).__name__ for event in stream.finish()] == ["Summary"]
+
+
+REASONS = {
+    "too_quiet": np.full(RATE_HZ, 1e-5, np.float32),
+    "clipped": np.sign(noise(1)),
+    "too_short": noise(0.1),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_a_stream_says_why_the_model_cannot_judge(recognizer: EmotionRecognizer, reason: str) -> None:
+    class Sure:
+        frame_samples = 512
+
+        def __call__(self, frame: Samples) -> float:
+            return 1.0
+
+        def reset(self) -> None:
+            """Nothing is kept."""
+
+    stream = edge_ser.Stream(recognizer, detector=Sure(), partials=True)
+    events = [*stream.push(REASONS[reason]), *stream.finish()]
+    assert [event.to_dict().get("reason") for event in events] == [None, reason, None]
+    assert stream.ledger.rejected_samples == stream.ledger.captured_samples == REASONS[reason].size
+
+
+def test_a_stream_refuses_a_voice_of_another_model_before_it_begins(recognizer: EmotionRecognizer) -> None:
+    voice = VoiceProfile()
+    voice.update(np.ones(3), "another")
+    with pytest.raises(ConfigError, match="fresh"):
+        recognizer.stream(voice=voice)
 
 
 def test_an_unknown_detector_is_refused(recognizer: EmotionRecognizer) -> None:

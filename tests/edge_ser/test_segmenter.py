@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser.errors import ConfigError
-from edge_ser.segmenter import Decision, Segmenter, SegmenterOptions, Silence, SpeechOnset, Utterance
+from edge_ser.segmenter import Decision, Segmenter, Silence, SpeechOnset, Utterance
+from edge_ser.segmenter_options import SegmenterOptions
 
 RATE_HZ = 16_000
 SMALL = SegmenterOptions(max_utterance_s=2.0, cut_search_s=0.8)
@@ -38,6 +39,30 @@ def run(
 
 def frames_of(script: list[tuple[float, int]]) -> list[float]:
     return [probability for probability, count in script for _ in range(count)]
+
+
+def test_an_utterance_is_doubtful_if_its_surest_quarter_second_is():
+    sure, unsure, silence = [0.95], [0.7], [0.0]
+    cases = {True: unsure * 20 + sure * 2, False: unsure * 20 + sure * 4}
+    for doubtful, speech in cases.items():
+        decisions, _, _ = run(silence * 20 + speech + silence * 40)
+        assert [utterance.doubtful for utterance in utterances_of(decisions)] == [doubtful]
+
+
+def test_looking_at_the_open_utterance_decides_nothing():
+    probabilities = [0.0] * 12 + [1.0] * 30 + [0.0] * 40
+    expected, _, samples = run(probabilities)
+    segmenter = Segmenter(SMALL)
+    decisions: list[Decision] = []
+    for place, probability in enumerate(probabilities):
+        decisions += segmenter.push(samples[512 * place : 512 * (place + 1)], probability)
+        if segmenter.is_open:
+            so_far = segmenter.so_far()
+            assert so_far.end_sample == 512 * (place + 1)
+            assert np.array_equal(so_far.samples, samples[so_far.start_sample : so_far.end_sample])
+            assert segmenter.speech_samples == so_far.speech_samples == 512 * min(place - 11, 30)
+    decisions += segmenter.finish()
+    assert [(type(one), one.start_sample) for one in decisions] == [(type(one), one.start_sample) for one in expected]
 
 
 def utterances_of(decisions: list[Decision]) -> list[Utterance]:

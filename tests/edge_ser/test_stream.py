@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_ser.errors import AudioDeviceError, AudioFormatError, ConfigError
 from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, SpeechStarted, Summary
-from edge_ser.segmenter import SegmenterOptions
+from edge_ser.segmenter_options import SegmenterOptions
 from edge_ser.stream import Stream
 from edge_ser.vad import SileroDetector
 from edge_ser.voice import VoiceProfile
@@ -207,6 +207,60 @@ def test_a_stream_without_a_voice_starts_a_fresh_one():
     first, second = new_stream(), new_stream()
     assert first.voice.utterances == 0
     assert first.voice is not second.voice
+
+
+def test_the_voice_in_force_when_an_utterance_ends_is_used_and_learns():
+    anna, ben = VoiceProfile(), VoiceProfile()
+    stream = new_stream(voice=anna)
+    events = stream.push(scripted_audio([(True, 1.0), (False, 1.0), (True, 0.5)]))
+    stream.voice = ben  # in the middle of the second utterance
+    events += stream.push(scripted_audio([(True, 0.5), (False, 1.0), (True, 1.0), (False, 1.0)]))
+    stream.voice = anna
+    events += stream.push(scripted_audio([(True, 1.0)])) + stream.finish()
+    assert [event.voice_utterances for event in of_type(events, Emotion)] == [0, 0, 1, 1]
+    assert (anna.utterances, ben.utterances) == (2, 2)
+
+
+def test_a_voice_of_another_model_is_refused_at_once_and_changes_nothing():
+    other = VoiceProfile()
+    other.update(np.ones(3), "another")
+    with pytest.raises(ConfigError, match="fresh"):
+        new_stream(voice=other)
+    stream = new_stream()
+    voice = stream.voice
+    with pytest.raises(ConfigError, match="fresh"):
+        stream.voice = other
+    assert stream.voice is voice
+
+
+class DoubtfulDetector(ScriptedDetector):
+    """Is never sure."""
+
+    def __call__(self, frame):
+        return min(super().__call__(frame), 0.7)
+
+
+@pytest.mark.parametrize("partials", [False, True])
+def test_what_neither_detector_nor_model_is_sure_of_is_not_speech(partials):
+    stream = new_stream(FakeRecognizer(uncertain=True), detector=DoubtfulDetector(), partials=partials)
+    events = whole(stream, scripted_audio([(False, 1.0), (True, 1.5), (False, 2.0), (True, 3.0), (False, 1.0)]))
+    rejected = of_type(events, Rejected)
+    assert len(rejected) >= 3 and {event.reason for event in rejected} == {"not_speech"}
+    assert of_type(events, Emotion) == []
+    assert stream.ledger.rejected_samples == sum(round((one.end_s - one.start_s) * RATE_HZ) for one in rejected)
+    assert stream.voice.utterances == 0
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "detector"),
+    [
+        (FakeRecognizer(uncertain=True), ScriptedDetector()),
+        (FakeRecognizer(uncertain=False), DoubtfulDetector()),
+    ],
+)
+def test_the_doubt_of_one_of_them_loses_no_word(recognizer, detector):
+    events = whole(new_stream(recognizer, detector=detector), scripted_audio([(True, 1.0), (False, 1.0)]))
+    assert len(of_type(events, Emotion)) == 1
 
 
 def test_the_risk_reaches_the_model():

@@ -65,6 +65,20 @@ def test_a_graph_that_differs_from_pytorch_is_not_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("pressed", ["fp32_bundle", "int8_bundle"])
+def test_an_utterance_can_be_judged_again_without_its_sound(
+    pressed: str, miniature: Path, request: pytest.FixtureRequest
+) -> None:
+    recognizer = edge_ser.load(request.getfixturevalue(pressed))
+    for clip in read_manifest(miniature / "speech" / "manifest.csv")[::31]:
+        samples = read_samples(clip.path)
+        _, heard = recognizer.listen(samples)
+        again, _ = recognizer.judge_again(heard, transcript="I hate this")
+        assert again.text_used
+        expected = recognizer.judge(samples, transcript="I hate this").probabilities
+        assert again.probabilities == pytest.approx(expected, abs=1e-5)
+
+
 def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
     bundle = Bundle.open(int8_bundle)
     receipt = json.loads(bundle.read("receipt.json"))

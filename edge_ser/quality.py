@@ -1,0 +1,43 @@
+"""What cannot be judged, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ser.audio import SAMPLE_RATE_HZ
+
+_QUIET_DBFS = -75.0
+_CLIPPED_LEVEL = 0.999
+_CLIPPED_SHARE = 0.2
+_MIN_SPEECH_S = 0.09
+"""Three of the detector's frames: a short word, and more than a click."""
+
+
+def rejection(utterance: NDArray[np.float32], min_duration_s: float) -> str | None:
+    """Return `too_short`, `too_quiet`, `clipped`, or None for an utterance that can be judged.
+
+    Args:
+        utterance: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
+        min_duration_s: Seconds below which the model cannot judge.
+    """
+    if utterance.size < min_duration_s * SAMPLE_RATE_HZ:
+        return "too_short"
+    power = float(np.mean(np.square(utterance, dtype=np.float64)))
+    if power < 10 ** (_QUIET_DBFS / 10):
+        return "too_quiet"
+    if float(np.mean(np.abs(utterance) >= _CLIPPED_LEVEL)) > _CLIPPED_SHARE:
+        return "clipped"
+    return None
+
+
+def holds_speech(samples: NDArray[np.float32]) -> bool:
+    """Return whether a speech detector hears at least a short word.
+
+    Args:
+        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
+    """
+    # Late, so that judging what a stream has found already needs no speech detection.
+    from edge_ser.vad import open_detector, speech_s
+
+    return speech_s(samples, open_detector("silero")) >= _MIN_SPEECH_S

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
+import errno
 import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,14 @@ from numpy.typing import NDArray
 
 from edge_ser.errors import ConfigError
 from edge_ser.json_object import JsonObject
+from edge_ser.private_file import read_regular_file, replace_file
 
-_FORMAT_VERSION = 1
+# By format version, how a number is written. The second is for embeddings whose file would pass 10 kB in the first.
+_NUMBERS = {1: "<f8", 2: "<f4"}
+_LARGEST_IN_VERSION_1 = 400
+_LARGEST_FILE_BYTES = 1_000_000
+_LARGEST_COUNT = 10**15
+_LARGEST_VALUE = 1e12
 _REMEDY = "delete the file to start this voice afresh"
 
 
@@ -65,11 +72,14 @@ class VoiceProfile:
             weight: How much this utterance counts, above 0.
 
         Raises:
-            ConfigError: The profile is bound to another space or size, or a value is not finite.
+            ConfigError: The profile is bound to another space or size, or a value is not finite or beyond all sense.
         """
         values = np.asarray(embedding, dtype=np.float64)
-        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-            raise ConfigError(f"got an embedding of shape {values.shape}; need finite numbers of shape (size,)")
+        if values.ndim != 1 or values.size == 0 or not (np.abs(values) <= _LARGEST_VALUE).all():
+            raise ConfigError(
+                f"got an embedding of shape {values.shape}; need finite numbers of shape (size,), "
+                f"none larger than {_LARGEST_VALUE:g}"
+            )
         if not (math.isfinite(weight) and weight > 0):
             raise ConfigError(f"got a weight of {weight}; need a finite number above 0, such as 1.0")
         self._check_fit(values.size, space)
@@ -101,6 +111,55 @@ class VoiceProfile:
         deviation = np.sqrt(np.maximum(self._squares, 0.0) / self._weight)
         return np.concatenate([[self._utterances], self._mean, deviation]).astype(np.float32)[np.newaxis]
 
+    def copy(self) -> VoiceProfile:
+        """Return a profile that has heard the same and goes its own way from now on."""
+        # No update changes an array in place.
+        return copy.copy(self)
+
+    def merged(self, other: VoiceProfile) -> VoiceProfile:
+        """Return the profile that has heard what both have heard; the order does not matter, both stay as they are.
+
+        Raises:
+            ConfigError: They belong to different models.
+        """
+        if self._space is None or other._space is None:
+            return (other if self._space is None else self).copy()
+        self._check_same_model(other)
+        whole = self.copy()
+        whole._utterances = self._utterances + other._utterances
+        whole._weight = self._weight + other._weight
+        # Chan's pooled statistics: like Welford's, they never subtract two large sums.
+        difference = other._mean - self._mean
+        whole._mean = self._mean + difference * (other._weight / whole._weight)
+        between = difference**2 * (self._weight * other._weight / whole._weight)
+        whole._squares = self._squares + other._squares + between
+        return whole
+
+    def since(self, earlier: VoiceProfile) -> VoiceProfile:
+        """Return the profile that has heard only what came after `earlier`; merged with it, it is this one again.
+
+        Args:
+            earlier: A copy of this profile, taken before.
+
+        Raises:
+            ConfigError: It is no earlier state of this profile.
+        """
+        if earlier._space is None:
+            return self.copy()
+        self._check_same_model(earlier)
+        if earlier._utterances == self._utterances:
+            return VoiceProfile()
+        weight = self._weight - earlier._weight
+        if self._utterances < earlier._utterances or weight <= 0:
+            raise ConfigError(f"got {earlier!r} as an earlier state of {self!r}; need a copy that was taken before")
+        news = self.copy()
+        news._utterances = self._utterances - earlier._utterances
+        news._weight = weight
+        news._mean = self._mean + (self._mean - earlier._mean) * (earlier._weight / weight)
+        between = (news._mean - earlier._mean) ** 2 * (earlier._weight * weight / self._weight)
+        news._squares = np.maximum(self._squares - earlier._squares - between, 0.0)
+        return news
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the profile to a file that only its owner may read; a crash leaves the old file whole.
 
@@ -109,21 +168,13 @@ class VoiceProfile:
         """
         target = Path(path)
         content = self._to_dict()
+        data = json.dumps({**content, "sha256": _digest(content)}).encode()
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump({**content, "sha256": _digest(content)}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            replace_file(target, data)
         except OSError as problem:
-            raise ConfigError(
-                f"cannot write the voice to {target} ({problem.strerror}); need a file in an existing, writable folder"
-            ) from None
+            full = problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            need = "10 kB of free space" if full else "a file in an existing, writable folder"
+            raise ConfigError(f"cannot write the voice to {target} ({problem.strerror}); need {need}") from None
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> VoiceProfile:
@@ -133,14 +184,16 @@ class VoiceProfile:
             ConfigError: There is no such file, or it is damaged.
         """
         try:
-            text = Path(path).read_bytes()
+            text = read_regular_file(path, _LARGEST_FILE_BYTES)
         except OSError as problem:
             raise ConfigError(
                 f"cannot read a voice from {path} ({problem.strerror}); need a file that VoiceProfile.save wrote"
             ) from None
+        if len(text) > _LARGEST_FILE_BYTES:
+            raise ConfigError(f"{path} is larger than {_LARGEST_FILE_BYTES} bytes, no voice is; {_REMEDY}")
         fields = JsonObject.parse(text, str(path), _REMEDY, ConfigError)
-        if fields.count("format_version") != _FORMAT_VERSION:
-            fields.fail(f"format version {fields.count('format_version')}, need {_FORMAT_VERSION}")
+        if fields.count("format_version") not in _NUMBERS:
+            fields.fail(f"format version {fields.count('format_version')}, need {' or '.join(map(str, _NUMBERS))}")
         content = {key: value for key, value in fields.plain.items() if key != "sha256"}
         if fields.text("sha256") != _digest(content):
             fields.fail("the content does not match its checksum")
@@ -151,22 +204,41 @@ class VoiceProfile:
 
     def _restore(self, fields: JsonObject) -> None:
         size = fields.count("embedding_size", minimum=1)
+        number_type = _NUMBERS[fields.count("format_version")]
         self._space = fields.text("space")
+        if not self._space.isprintable():
+            fields.fail("'space' holds letters that cannot be printed")
         self._utterances = fields.count("utterances")
-        self._weight = fields.number("weight", lambda value: value > 0, "a number above 0")
-        self._mean = _decode(fields, "mean", size)
-        self._squares = _decode(fields, "squares", size)
+        self._weight = fields.number("weight", lambda value: 0 < value <= _LARGEST_COUNT, "above 0 and at most 1e15")
+        self._mean = _decode(fields, "mean", size, number_type)
+        self._squares = _decode(fields, "squares", size, number_type)
+        if not self._is_usable():
+            fields.fail("it holds numbers that no voice gives")
+
+    def _is_usable(self) -> bool:
+        if self._utterances > _LARGEST_COUNT or (self._squares < 0).any():
+            return False
+        with np.errstate(over="ignore"):
+            return bool(np.isfinite(self.as_input(self._mean.size)).all())
 
     def _to_dict(self) -> dict[str, object]:
+        version = 1 if self._mean.size <= _LARGEST_IN_VERSION_1 else 2
         return {
-            "format_version": _FORMAT_VERSION,
+            "format_version": version,
             "space": self._space,
             "embedding_size": self._mean.size,
             "utterances": self._utterances,
             "weight": self._weight,
-            "mean": _encode(self._mean),
-            "squares": _encode(self._squares),
+            "mean": _encode(self._mean, _NUMBERS[version]),
+            "squares": _encode(self._squares, _NUMBERS[version]),
         }
+
+    def _check_same_model(self, other: VoiceProfile) -> None:
+        if (self._space, self._mean.size) != (other._space, other._mean.size):
+            raise ConfigError(
+                f"one voice was learnt as {self._mean.size} numbers of '{self._space}', the other as "
+                f"{other._mean.size} of '{other._space}'; need voices that were learnt with the same model"
+            )
 
     def _check_fit(self, embedding_size: int, space: str | None) -> None:
         if self._space is None:
@@ -179,18 +251,19 @@ class VoiceProfile:
             )
 
 
-def _encode(values: NDArray[np.float64]) -> str:
-    return base64.b64encode(values.astype("<f8").tobytes()).decode("ascii")
+def _encode(values: NDArray[np.float64], number_type: str) -> str:
+    return base64.b64encode(values.astype(number_type).tobytes()).decode("ascii")
 
 
-def _decode(fields: JsonObject, key: str, size: int) -> NDArray[np.float64]:
+def _decode(fields: JsonObject, key: str, size: int, number_type: str) -> NDArray[np.float64]:
     try:
         data = base64.b64decode(fields.text(key), validate=True)
     except (binascii.Error, ValueError):
         fields.fail(f"'{key}' is not base64")
-    if len(data) != 8 * size:
-        fields.fail(f"'{key}' holds {len(data)} bytes, need {8 * size}")
-    values = np.frombuffer(data, dtype="<f8").astype(np.float64)
+    need = np.dtype(number_type).itemsize * size
+    if len(data) != need:
+        fields.fail(f"'{key}' holds {len(data)} bytes, need {need}")
+    values = np.frombuffer(data, dtype=number_type).astype(np.float64)
     if not np.isfinite(values).all():
         fields.fail(f"'{key}' holds values that are not finite")
     return values

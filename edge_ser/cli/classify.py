@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from edge_ser.cli.options import Commands, add_model, add_vad, load_model
+from edge_ser.cli.options import Commands, add_model, add_risk, add_vad, load_model
 from edge_ser.cli.rows import ROWS, Rows
 from edge_ser.cli.text import is_terminal, report
 from edge_ser.errors import AudioFormatError, ConfigError
@@ -36,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", type=Path, help="a file, or a folder with all below it")
     add_model(parser)
     add_vad(parser)
+    add_risk(parser)
     parser.add_argument("--whole", action="store_true", help="judge each file as one utterance")
     parser.add_argument(
         "--transcripts", metavar="CSV", type=Path, help="what was said: columns path,transcript (with --whole)"
@@ -51,7 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     transcripts = read_transcripts(arguments.transcripts) if arguments.transcripts else {}
     files, failed = find_files(arguments.paths)
     recognizer = load_model(arguments)
-    judge = _whole(recognizer, transcripts) if arguments.whole else _by_utterance(recognizer, arguments.vad)
+    if arguments.whole:
+        judge = _whole(recognizer, transcripts, arguments.risk)
+    else:
+        judge = _by_utterance(recognizer, arguments.vad, arguments.risk)
     rows: Rows = ROWS[arguments.format](recognizer.labels, files)
     with _progress(files) as advance:
         for path in files:
@@ -117,20 +121,21 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _whole(recognizer: EmotionRecognizer, transcripts: dict[Path, str]) -> Judge:
+def _whole(recognizer: EmotionRecognizer, transcripts: dict[Path, str], risk: float | None) -> Judge:
     from edge_ser.sources import read_samples
 
     def judge(path: Path) -> list[Event]:
-        return [recognizer.recognize(read_samples(path), transcript=transcripts.get(_absolute(path)))]
+        transcript = transcripts.get(_absolute(path))
+        return [recognizer.recognize(read_samples(path), transcript=transcript, risk=risk)]
 
     return judge
 
 
-def _by_utterance(recognizer: EmotionRecognizer, vad: str) -> Judge:
+def _by_utterance(recognizer: EmotionRecognizer, vad: str, risk: float | None) -> Judge:
     from edge_ser.sources import read_blocks
 
     def judge(path: Path) -> list[Event]:
-        return list(recognizer.stream(vad=vad).listen(read_blocks(path)))
+        return list(recognizer.stream(vad=vad, risk=risk).listen(read_blocks(path)))
 
     return judge
 

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from edge_ser.cli.display import open_display, tapped
 from edge_ser.cli.interruption import Interruption
-from edge_ser.cli.options import Commands, add_model, add_vad, load_model, share
+from edge_ser.cli.options import Commands, add_model, add_risk, add_vad, load_model
 from edge_ser.cli.text import is_terminal, report
+from edge_ser.cli.voice_saving import VoiceSaving, open_voice
 from edge_ser.errors import ConfigError
-from edge_ser.events import Overflow
+from edge_ser.events import DeviceLost, DeviceRestored, Overflow
 
 if TYPE_CHECKING:
     from edge_ser.microphone import Microphone
 
-Chunks: TypeAlias = "Iterable[NDArray[np.float32] | Overflow]"
+Chunks: TypeAlias = "Iterable[NDArray[np.float32] | Overflow | DeviceLost | DeviceRestored]"
 
 
 def add_parser(commands: Commands) -> None:
@@ -40,12 +41,14 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--pace", choices=("fast", "realtime"), help="how fast --input is read (default: fast)")
     add_vad(parser)
-    parser.add_argument("--risk", type=share, metavar="R", help="accepted share of wrong answers, between 0 and 1")
+    parser.add_argument("--partials", action="store_true", help="answer while the speaker still talks, too")
+    add_risk(parser)
+    parser.add_argument("--voice", metavar="NAME", help="learn who speaks, and keep it; see edge-ser voices")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Listen until the audio ends or a signal comes."""
+    """Listen until the audio ends or a signal comes; return 1 if the voice could not be saved at the end."""
     if arguments.input is None and arguments.pace is not None:
         arguments.usage_error("--pace needs --input")
     if arguments.input is not None and arguments.device is not None:
@@ -55,15 +58,23 @@ def run(arguments: argparse.Namespace) -> int:
         # From here on, so that a signal during loading ends as one during listening does.
         interruption = stack.enter_context(Interruption())
         recognizer = load_model(arguments)
-        stream = recognizer.stream(risk=arguments.risk, vad=arguments.vad)
+        voice = open_voice(arguments.voice, recognizer) if arguments.voice is not None else None
+        stream = recognizer.stream(
+            voice=None if voice is None else voice.profile,
+            partials=arguments.partials,
+            risk=arguments.risk,
+            vad=arguments.vad,
+        )
+        saving = stack.enter_context(VoiceSaving(voice, stream))
         chunks = file_chunks
         if chunks is None:
             chunks = microphone = stack.enter_context(_open_microphone(arguments.device))
             interruption.ends(microphone.stop)
-        display = stack.enter_context(open_display(arguments.format, recognizer.labels))
+        display = stack.enter_context(open_display(arguments.format, recognizer.labels, lambda: stream.ledger))
         for event in stream.listen(tapped(interruption.guard(chunks), display)):
             display.show(event)
-    return 0
+            saving.follow()
+    return 1 if saving.has_failed else 0
 
 
 def _open_input(arguments: argparse.Namespace) -> Chunks:

@@ -39,6 +39,11 @@ def add_vad(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vad", choices=DETECTORS, default=DETECTORS[0], help="what finds speech")
 
 
+def add_risk(parser: argparse.ArgumentParser) -> None:
+    """Add how often a certain answer may be wrong."""
+    parser.add_argument("--risk", type=share, metavar="R", help="accepted share of wrong answers, between 0 and 1")
+
+
 def positive_int(text: str) -> int:
     """Return a whole number of 1 or more."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):

@@ -9,11 +9,14 @@ from typing import TextIO
 
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, Summary
+from edge_ser.ledger import AudioLedger
 
 BAR_COLUMNS = 10
 _MIN_BAR_COLUMNS = 4
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _DASH = "\N{EN DASH}"
+SO_FAR = "(so far)"
+"""Stands after an early answer, while the speaker still talks."""
 _REASONS = {
     "too_short": "too short to judge",
     "too_quiet": "too quiet to judge",
@@ -49,7 +52,8 @@ class EventText:
 
     def lines(self, event: Event) -> list[str]:
         """Return the lines that say an event; an event that is no result has none."""
-        text = self._text(event)
+        # A device may bear any name; one with control codes must not move the cursor.
+        text = "".join(letter if letter.isprintable() else "?" for letter in self._text(event))
         if not text:
             return []
         if self._columns is None:
@@ -62,7 +66,7 @@ class EventText:
         if isinstance(event, Rejected):
             return f"{self.span(event.start_s, event.end_s)}  ({self.reason(event)})"
         if isinstance(event, Overflow):
-            return f"{clock(event.at_s)}  {_lost(event.dropped_samples)}"
+            return f"{clock(event.at_s)}  {_lost(event)}"
         if isinstance(event, DeviceLost):
             return f"{clock(event.at_s)}  {event.device} went away"
         if isinstance(event, DeviceRestored):
@@ -75,12 +79,20 @@ class EventText:
 
     def answer(self, event: Emotion) -> str:
         """Return the emotion, its confidence and a bar; or, if it is uncertain, what it may be."""
+        early = "" if event.final else f"  {SO_FAR}"
         if event.uncertain:
-            return self._doubt(event.candidates)
+            return self._doubt(event.candidates) + early
         answer = f"{event.emotion:<{self._label_columns}}  {event.confidence:.2f}"
-        used = len(self.span(event.start_s, event.end_s)) + 2 + len(answer) + 2
+        used = len(self.span(event.start_s, event.end_s)) + 2 + len(answer) + 2 + len(early)
         free = BAR_COLUMNS if self._columns is None else min(BAR_COLUMNS, self._columns - used)
-        return f"{answer}  {self.bar(event.confidence, free)}".rstrip() if free >= _MIN_BAR_COLUMNS else answer
+        bar = f"  {self.bar(event.confidence, free)}".rstrip() if free >= _MIN_BAR_COLUMNS else ""
+        return f"{answer}{bar}{early}"
+
+    def brief(self, event: Emotion | Rejected) -> str:
+        """Return the answer in a word or two, as it stands in a row of answers."""
+        if isinstance(event, Rejected):
+            return f"({event.reason.replace('_', ' ')})"
+        return self._doubt(event.candidates) if event.uncertain else f"{event.emotion} {event.confidence:.2f}"
 
     def _doubt(self, candidates: Sequence[str]) -> str:
         if len(candidates) == self._labels and self._labels > 2:
@@ -111,24 +123,33 @@ def clock(seconds: float) -> str:
 
 def summary(event: Summary) -> str:
     """Return where the audio went, in one sentence."""
-    ledger = event.ledger
+    utterances = "1 utterance" if event.utterances == 1 else f"{event.utterances} utterances"
+    return f"{utterances} in {event.duration_s:.1f} s: {whereabouts(event.ledger)}"
+
+
+def whereabouts(ledger: AudioLedger) -> str:
+    """Return where the audio of a ledger went."""
     parts = [f"{_seconds(ledger.classified_samples)} judged", f"{_seconds(ledger.silence_samples)} silence"]
     if ledger.rejected_samples:
         parts.append(f"{_seconds(ledger.rejected_samples)} rejected")
     if ledger.dropped_samples:
         parts.append(f"{_seconds(ledger.dropped_samples)} lost")
+    if ledger.overflow_estimated_s >= 0.05:
+        parts.append(f"about {ledger.overflow_estimated_s:.1f} s lost by the device")
     if ledger.device_gap_s:
         parts.append(f"{ledger.device_gap_s:.1f} s without a microphone")
-    utterances = "1 utterance" if event.utterances == 1 else f"{event.utterances} utterances"
-    return f"{utterances} in {event.duration_s:.1f} s: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _seconds(samples: int) -> str:
     return f"{samples / SAMPLE_RATE_HZ:.1f} s"
 
 
-def _lost(dropped_samples: int) -> str:
-    return f"{_seconds(dropped_samples)} of audio lost" if dropped_samples else "some audio lost by the device"
+def _lost(event: Overflow) -> str:
+    if event.dropped_samples:
+        return f"{_seconds(event.dropped_samples)} of audio lost"
+    about = f"about {event.estimated_s:.1f} s of" if event.estimated_s >= 0.05 else "some"
+    return f"{about} audio lost by the device"
 
 
 def is_terminal(file: TextIO | None) -> bool:

@@ -11,8 +11,10 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 from pathlib import Path
 
+import pyte
 import pytest
 
 from edge_ser.testing import write_tiny_bundle
@@ -27,12 +29,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_tiny_bundle(tmp_path_factory.mktemp("models") / "tiny"))
 
 
-def in_terminal(words: list[str], columns: int, term: str = "xterm-256color") -> str:
+def shown(written: str, columns: int) -> list[str]:
+    """Return the lines that a terminal shows in the end."""
+    screen = pyte.Screen(columns, 24)
+    pyte.Stream(screen).feed(written)
+    return [line.rstrip() for line in screen.display if line.strip()]
+
+
+def in_terminal(
+    words: list[str], columns: int, term: str = "xterm-256color", settings: Mapping[str, str] | None = None
+) -> str:
     """Run a command with all its streams on a terminal; return all it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-    environment = {name: value for name, value in os.environ.items() if name not in settings}
+    unwanted = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted} | dict(settings or {})
     process = subprocess.Popen(
         [sys.executable, "-m", "edge_ser", *words],
         stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env={**environment, "TERM": term},
@@ -49,20 +60,30 @@ def in_terminal(words: list[str], columns: int, term: str = "xterm-256color") ->
     return written.decode()
 
 
-def test_a_wide_terminal_shows_a_live_line_and_keeps_the_results(tiny: str) -> None:
-    words = ["listen", "--model", tiny, "--input", str(CONVERSATION)]
-    written = in_terminal(words, 100)
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_terminal_shows_a_live_view_and_keeps_the_results(columns: int, tiny: str) -> None:
+    written = in_terminal(["listen", "--model", tiny, "--input", str(CONVERSATION), "--partials"], columns)
     text = CONTROL_CODES.sub("", written)
 
-    results = [line for line in text.splitlines() if re.match(r"\d\d:\d\d\.\d\W\d\d:", line)]
-    assert len(results) == 6
-    assert text.count("6 utterances in 21.1 s") == 1
-    assert written.count(" dB  ") > 6
-    assert written.rindex("\x1b[2K") > written.rindex(" dB  "), "the live line must be erased at the end"
+    assert text.count(" dB ") > 6
+    assert ("audio   " in text) == (columns >= 80), "only a wide terminal has several lines"
+    screen = shown(written, columns)
+    results = [line for line in screen if re.match(r"\d\d:\d\d\.\d\W\d\d:", line)]
+    assert len(results) == 6, "an early answer does not stay"
+    assert len(screen) - len(results) == (2 if columns == 40 else 1), "nothing stays but the results and the ledger"
+    assert screen[6].startswith("6 utterances in 21.1 s: ")
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l"), "the cursor must be shown again"
 
 
-@pytest.mark.parametrize(("columns", "term"), [(40, "xterm-256color"), (100, "dumb")])
+def test_the_view_can_do_without_colour(tiny: str) -> None:
+    command = ["listen", "--model", tiny, "--input", str(CONVERSATION), "--risk", "0.05"]
+    with_colour, without = (in_terminal(command, 100, settings=some) for some in ({}, {"NO_COLOR": "1"}))
+    assert "\x1b[33m" in with_colour
+    assert re.findall(r"\x1b\[[34]\d", without) == []
+    assert shown(with_colour, 100) == shown(without, 100)
+
+
+@pytest.mark.parametrize(("columns", "term"), [(39, "xterm-256color"), (100, "dumb")])
 def test_a_narrow_or_dumb_terminal_shows_plain_lines_that_fit(tiny: str, columns: int, term: str) -> None:
     for command in (["listen", "--model", tiny, "--input"], ["classify", "--model", tiny]):
         written = in_terminal([*command, str(CONVERSATION)], columns, term)

@@ -1,73 +1,61 @@
-"""What noise and rooms cost a bundle, and what it says to sound that is nobody's speech.
+"""What noise, rooms and bad microphones cost a bundle.
 
-    python benchmarks/robustness.py [MODEL]
+    python benchmarks/robustness.py [MODEL] [--clips N]
 
-Clips of unseen speakers (EDGE_SER_DATA) are judged clean, with held-out noise, in held-out rooms, quiet, through a
-telephone's band and cut short; each row is UA over the same clips, cold.
+Clips of unseen speakers (EDGE_SER_DATA) of the corpora that the model was trained on are judged as they are and after
+each change; a row is UA over the same clips, cold, and the change in points, paired.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import edge_ser
-from edge_ser.corpus import FOUR_CLASSES, read_manifest
-from edge_ser.metrics import bootstrap_interval
-from edge_ser.sources import read_samples
-from train.augment import add_noise, add_room, limit_band
-from train.data import data_folder, read_sounds, usable
-from train.evaluate import ua, unseen_clips
-
-Wave = NDArray[np.float32]
-CORPORA = ("cremad", "emodb")
-EVERY = 3
-
-
-def changes(data: Path, rng: np.random.Generator) -> dict[str, Callable[[Wave], Wave]]:
-    """Return what is done to a clip, by name."""
-    noises = read_sounds(data / "noise", "noise.csv", held_out=True)
-    rooms = read_sounds(data / "rir", "rir.csv", held_out=True)
-
-    def noisy(snr_db: float) -> Callable[[Wave], Wave]:
-        return lambda wave: add_noise(wave, np.resize(noises[rng.integers(len(noises))], len(wave)), snr_db)
-
-    return {
-        "clean": lambda wave: wave,
-        "noise at 20 dB": noisy(20.0),
-        "noise at 10 dB": noisy(10.0),
-        "noise at 0 dB": noisy(0.0),
-        "room": lambda wave: add_room(wave, rooms[rng.integers(len(rooms))]),
-        "-60 dBFS": lambda wave: (wave / np.sqrt(np.mean(wave**2)) * 1e-3).astype(np.float32),
-        "telephone band": lambda wave: limit_band(wave, 300.0, 3400.0),
-        "first 0.8 s": lambda wave: wave[:12_800],
-    }
+from edge_ser.corpus import read_manifest
+from train.answers import brief, difference
+from train.data import data_folder, usable
+from train.evaluate import home_corpora, unseen_clips, with_own_chance
+from train.hardships import hardships
+from train.listening import Listener, sample
 
 
 def main() -> int:
     """Print the table."""
-    recognizer = edge_ser.load(sys.argv[1] if len(sys.argv) > 1 else "mdat-int8")
-    data = data_folder(None)
-    clips = unseen_clips(read_manifest(data / "speech" / "manifest.csv"), recognizer)
-    clips = [clip for clip in clips if usable(clip, CORPORA)][::EVERY]
-    waves = [read_samples(clip.path) for clip in clips]
-    truth = np.array([FOUR_CLASSES.index(clip.emotion) for clip in clips])
-    speakers = [clip.speaker for clip in clips]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="mdat-int8", help="a bundled name or a bundle's folder")
+    parser.add_argument("--clips", type=int, default=300, help="most clips that are judged")
+    options = parser.parse_args()
+    recognizer, data = edge_ser.load(options.model, threads=1), data_folder(None)
+    listed = read_manifest(data / "speech" / "manifest.csv")
+    home = tuple(sorted(home_corpora(listed, recognizer)))
+    listener = Listener(recognizer)
+    own = [clip for clip in unseen_clips(listed, recognizer) if usable(clip, home)]
+    told = listener.record(sample(own, options.clips))
+    clean = listener.cold(told)
+    figures = brief(clean)
     print(
-        f"{recognizer.model}: {len(clips)} clips of {len(set(speakers))} unseen speakers ({', '.join(CORPORA)}), cold"
+        f"{recognizer.model}: {figures['clips']} clips of {figures['speakers']} unseen speakers ({', '.join(home)}), "
+        "cold, 95 % intervals"
     )
-    for name, change in changes(data, np.random.default_rng(0)).items():
-        said = [recognizer.judge(change(wave)).probabilities for wave in waves]
-        probabilities = np.array([[row[label] for label in FOUR_CLASSES] for row in said])
-        low, high = bootstrap_interval(ua, [truth, probabilities], speakers)
-        print(f"  {name:<15} UA {ua(truth, probabilities):.3f} [{low:.3f}, {high:.3f}]")
+    print(f"  {'as they are':<24} UA {figures['ua']:.3f} {_interval(figures['ua_interval'], '.3f')}")
+    for place, (name, change) in enumerate(hardships(data).items()):
+        answers = listener.changed(told, partial(with_own_chance, change, place), name)
+        paired = difference(clean, answers)
+        points = [100 * end for end in paired["difference_interval"]]
+        print(
+            f"  {name:<24} UA {brief(answers)['ua']:.3f}  {100 * paired['difference']:+5.1f} points "
+            f"{_interval(points, '+.1f')}"
+        )
     return 0
+
+
+def _interval(ends: list[float], form: str) -> str:
+    return f"[{ends[0]:{form}}, {ends[1]:{form}}]"
 
 
 if __name__ == "__main__":

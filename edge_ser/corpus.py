@@ -97,18 +97,24 @@ def _check_unique(clips: Sequence[Clip], manifest: Path) -> None:
         seen.add(clip.path)
 
 
-def list_sounds(table: Path, *, held_out: bool) -> list[Path]:
-    """Return the sounds that a CSV with the column path lists: every fourth is held out for tests of robustness.
+SOUND_SIDES = ("training", "training", "calibration", "held_out")
+"""Which side the recordings of a table of sounds stand on, in turn."""
 
-    A held-out sound with a sibling in training, another cut of the same recording, is in neither part.
+
+def list_sounds(table: Path, side: str) -> list[Path]:
+    """Return the sounds that a CSV with the column path lists, of one side.
+
+    All cuts of one recording stand on the same side.
+
+    Args:
+        table: The CSV file; paths in it are relative to its folder.
+        side: `training` (a half), `calibration` (a quarter: sets thresholds) or `held_out` (a quarter: judges).
     """
     with table.open(encoding="utf-8", newline="") as lines:
         names = sorted(row["path"] for row in csv.DictReader(lines))
-    training = [name for place, name in enumerate(names) if place % 4 != 3]
-    if not held_out:
-        return [table.parent / name for name in training]
-    known = {_recording(name) for name in training}
-    return [table.parent / name for name in names if name not in training and _recording(name) not in known]
+    recordings = sorted({_recording(name) for name in names})
+    sides = {recording: SOUND_SIDES[place % len(SOUND_SIDES)] for place, recording in enumerate(recordings)}
+    return [table.parent / name for name in names if sides[_recording(name)] == side]
 
 
 def _recording(name: str) -> str:

@@ -1,8 +1,10 @@
 """The model card, rendered from manifest and receipt; nothing in it is typed by hand.
 
-    python export/card.py edge_ser/models/mdat-int8 --metrics benchmarks/mdat-int8.json
+    python export/card.py edge_ser/models/mdat-int8 --metrics benchmarks/results/mdat-int8.json
 
-puts an evaluation's figures into the bundle's manifest and renders its card anew.
+puts an evaluation's figures into the bundle's manifest and renders its card anew. What a few labelled clips are worth
+comes from the adapt*.json beside the figures that is about the same model, if there is one. With --copy FOLDER a copy
+of the card goes there, with links to the pictures that lie in that folder.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,139 +21,112 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from edge_ser.bundle import Bundle, Manifest
 from edge_ser.errors import ConfigError, EdgeSerError
+from export import card_accuracy, card_bundle, card_limits
+from export.card_text import joined
+
+CARD_NAME = "MODEL_CARD.md"
+ADAPT_NAMES = "adapt*.json"
+_DIGITS = 3
+_LEFT_OUT = ("confusion", "certain_interval", "risk_coverage", "environment", "wa")
 
 
-def render_card(manifest: Manifest, receipt: Mapping[str, Any]) -> str:
-    """Return the card as Markdown."""
-    parts = [
-        f"# {manifest.name}",
-        f"System `{manifest.system}`, {manifest.precision}, {_parameters(manifest)} parameters. "
-        f"Labels: {', '.join(manifest.labels)}. "
-        f"Utterances of {manifest.min_duration_s:g} to {manifest.max_duration_s:g} s, "
-        f"{manifest.sample_rate_hz} Hz mono.",
-        _training_data(manifest),
-        _metrics(manifest),
-        _calibration(manifest),
-        _receipt(receipt),
-        _limits(),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def render_card(manifest: Manifest, receipt: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """Return the card as Markdown.
 
-
-def _parameters(manifest: Manifest) -> str:
-    parameters = manifest.provenance.get("parameters")
-    return f"{parameters:,}" if isinstance(parameters, int) else "an unknown number of"
-
-
-def _training_data(manifest: Manifest) -> str:
-    rows = [
-        f"| {item.corpus} | {item.utterances} | {item.speakers or '-'} | {item.licence} |"
-        for item in manifest.training_data
-    ]
-    head = ["## Training data", "", "| corpus | items | speakers | licence |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows, "", f"Licence of the model: {manifest.licence}."])
-
-
-def _metrics(manifest: Manifest) -> str:
-    corpora = manifest.metrics.get("corpora")
-    if not isinstance(corpora, Mapping):
-        return ""
-    lines = [
-        "## Accuracy on speakers never heard",
-        "",
-        "UA, unweighted accuracy over 4 classes, 95 % intervals. *Cold*: each utterance with a fresh voice profile. "
-        f"*Warm*: after {manifest.metrics['warm_after_utterances']} utterances of the same speaker.",
-        "",
-        "| corpus | voice | speakers | clips | UA | ECE | certain answers: right (share of all) |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for corpus, sides in corpora.items():
-        lines += [_metric_row(corpus, side, sides[side]) for side in ("cold", "warm") if sides[side]]
-    noise: Any = manifest.metrics["non_speech"]
-    lines += [
-        "",
-        f"Of {noise['sounds']} unheard sounds that are no speech, "
-        f"{noise['confident_share']:.1%} got a confident answer.",
-    ]
-    return "\n".join(lines)
-
-
-def _metric_row(corpus: str, side: str, figures: Mapping[str, Any]) -> str:
-    low, high = figures["ua_interval"]
-    right = "-" if figures["certain_accuracy"] is None else f"{figures['certain_accuracy']:.3f}"
-    return (
-        f"| {corpus} | {side} | {figures['speakers']} | {figures['clips']} "
-        f"| {figures['ua']:.3f} [{low:.3f}, {high:.3f}] "
-        f"| {figures['ece']:.3f} | {right} ({figures['certain_share']:.0%}) |"
+    Args:
+        manifest: Of the bundle; its metrics may be empty.
+        receipt: What quantisation did; empty for an fp32 bundle.
+        pictures: Files that lie beside the card.
+    """
+    metrics = manifest.metrics
+    return joined(
+        card_bundle.head(manifest),
+        card_bundle.architecture(manifest),
+        card_bundle.interface(manifest),
+        card_bundle.training_data(manifest),
+        card_accuracy.accuracy(metrics),
+        card_accuracy.seconds_heard(metrics),
+        card_accuracy.utterances_heard(metrics),
+        card_accuracy.few_shots(metrics),
+        card_accuracy.calibration(manifest),
+        card_accuracy.robustness(metrics),
+        card_bundle.quantisation(receipt),
+        card_bundle.voice(manifest),
+        card_limits.failures(metrics),
+        card_limits.use(manifest),
+        card_bundle.commands(manifest),
+        card_bundle.pictures(pictures),
     )
 
 
-def _calibration(manifest: Manifest) -> str:
-    calibration = manifest.calibration
-    lines = [
-        "## Calibration",
-        "",
-        f"Temperature {calibration.temperature:g}, default risk {calibration.default_risk:g}; "
-        "fitted on the validation speakers.",
-    ]
-    if calibration.risks:
-        lines += ["", "| risk | certain from confidence | label ruled out below |", "| --- | --- | --- |"]
-        lines += [
-            f"| {row.risk:g} | {row.min_confidence:.3f} | {row.min_probability:.3f} |" for row in calibration.risks
-        ]
-    return "\n".join(lines)
+def compact(figures: Mapping[str, Any], adapted: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a manifest keeps of an evaluation: rounded, without what only pictures need.
+
+    Args:
+        figures: The JSON of `python -m train.evaluate --out`.
+        adapted: The JSON of `python benchmarks/adapt.py --out`; None where it was not measured.
+    """
+    metrics: dict[str, Any] = {key: _rounded(value) for key, value in figures.items() if key not in _LEFT_OUT}
+    for voice in metrics.get("pooled", {}).get("away", {}).values():
+        voice.pop("reliability", None)
+    if adapted is not None:
+        metrics["few_shots"] = {
+            "draws": adapted["draws"],
+            "corpora": {corpus: _rows_of(found["rows"]) for corpus, found in adapted["corpora"].items()},
+        }
+    return metrics
 
 
-def _receipt(receipt: Mapping[str, Any]) -> str:
-    if not receipt:
-        return ""
-    before, after = receipt["ua_before"], receipt["ua_after"]
-    lengths = ", ".join(f"{seconds} s {value:.4f}" for seconds, value in receipt["cosine"].items())
-    kept = [row["name"] for row in receipt["blocks"] if row["precision"] != "int8"]
-    return "\n".join(
-        [
-            "## INT8 against fp32",
-            "",
-            f"- UA on {after['clips']} validation clips: {before['ua']:.4f} before, {after['ua']:.4f} after; "
-            f"the same answer for {receipt['agreement']:.1%}.",
-            f"- Smallest cosine between embeddings: {lengths}.",
-            f"- Mean change of a probability, words and voices included: at most "
-            f"{max(receipt['probability_shift'].values()):.4f} at any of these lengths.",
-            f"- Products that ONNX Runtime runs in integers: {receipt['integer_operators']}; in floats: "
-            f"{receipt['float_operators']}. Blocks sent back to float: {', '.join(kept) or 'none'}.",
-            f"- {receipt['bytes_before'] / 1e6:.2f} MB before, {receipt['bytes_after'] / 1e6:.2f} MB after; "
-            f"{receipt['speed_ratio']:.2f} times as fast on one thread ({receipt['environment']['processor']}).",
-        ]
-    )
+def _rows_of(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    kept = ("ua", "ua_interval")
+    return {
+        row: {"shots": [int(k) for k in found], **{key: _rounded([f[key] for f in found.values()]) for key in kept}}
+        for row, found in rows.items()
+    }
 
 
-def _limits() -> str:
-    return "\n".join(
-        [
-            "## Limits",
-            "",
-            "Learnt from acted speech: it hears how something is said, not what a person feels. Expect less on "
-            "spontaneous speech and on languages not listed above. Inferring emotions of people at work or in "
-            "education is prohibited in the EU (AI Act, Article 5(1)(f)).",
-        ]
-    )
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DIGITS)
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items() if key not in _LEFT_OUT}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def add_metrics(folder: Path, metrics: Path) -> None:
+def read_metrics(path: Path, model: str) -> dict[str, Any]:
+    """Return what the manifest of a model keeps of an evaluation and of the adaptations beside it.
+
+    Raises:
+        ConfigError: The figures are those of another bundle.
+    """
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    if figures.get("model") != model:
+        raise ConfigError(f"{path} is about {figures.get('model')}; need figures of {model}")
+    beside = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.parent.glob(ADAPT_NAMES))]
+    return compact(figures, next((adapted for adapted in beside if adapted.get("model") == model), None))
+
+
+def add_metrics(folder: Path, metrics: Path, copy: Path | None = None) -> None:
     """Put an evaluation's figures into a bundle's manifest and render its card anew.
+
+    Args:
+        folder: The bundle's.
+        metrics: JSON from `python -m train.evaluate --out`.
+        copy: A folder for a copy of the card, which links to the pictures there.
 
     Raises:
         ConfigError: The figures are those of another bundle.
     """
     bundle = Bundle.open(folder)
-    figures = json.loads(metrics.read_text(encoding="utf-8"))
-    if figures.get("model") != bundle.manifest.name:
-        raise ConfigError(f"{metrics} is about {figures.get('model')}; need figures of {bundle.manifest.name}")
-    receipt = json.loads(bundle.read("receipt.json")) if "receipt.json" in bundle.manifest.files else {}
-    manifest = replace(bundle.manifest, metrics=figures)
-    files: dict[str, bytes | Path] = {name: bundle.read(name) for name in bundle.manifest.files}
-    files["MODEL_CARD.md"] = render_card(manifest, receipt).encode()
+    manifest = replace(bundle.manifest, metrics=read_metrics(metrics, bundle.manifest.name))
+    receipt = json.loads(bundle.read("receipt.json")) if "receipt.json" in manifest.files else {}
+    files: dict[str, bytes | Path] = {name: bundle.read(name) for name in manifest.files}
+    files[CARD_NAME] = render_card(manifest, receipt).encode()
     Bundle.write(folder, manifest, files)
+    if copy is not None:
+        pictures = sorted(path.name for path in copy.glob("*.png"))
+        copy.mkdir(parents=True, exist_ok=True)
+        (copy / CARD_NAME).write_text(render_card(manifest, receipt, pictures), encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,13 +134,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--metrics", type=Path, required=True, help="JSON from python -m train.evaluate --out")
+    parser.add_argument("--copy", type=Path, metavar="FOLDER", help="also write the card here, beside its pictures")
     options = parser.parse_args(argv)
     try:
-        add_metrics(options.bundle, options.metrics)
+        add_metrics(options.bundle, options.metrics, options.copy)
     except (EdgeSerError, OSError, json.JSONDecodeError) as error:
         print(f"card: {error}", file=sys.stderr)
         return 1
-    print(options.bundle / "MODEL_CARD.md")
+    print(options.bundle / CARD_NAME)
     return 0
 
 

@@ -70,7 +70,7 @@ def read_material(bundle: Bundle, data: Path) -> Material:
     chosen = [train[int(place)] for place in np.random.default_rng(0).choice(len(train), RANGE_CLIPS)]
     source = _Source(bundle)
     cold, warm = source.conversation(validation)
-    sounds = list_sounds(data / "noise" / "noise.csv", held_out=False)
+    sounds = list_sounds(data / "noise" / "noise.csv", "calibration")
     return Material(
         ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
         lengths={s: [source.mixed(clip, s, n) for n, clip in enumerate(validation[:LENGTH_CLIPS])] for s in LENGTHS_S},

@@ -15,9 +15,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 Inputs = dict[str, NDArray[Any]]
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
-KEPT_FLOAT = ("/speech/log_mel/", "/speech/stem/stem.0/", "/fusion/graph/receive/", "/fusion/graph/send/")
-"""The front end (power spectra span many orders of magnitude), the first convolution, which reads them, and the scores
-that decide graph attention's softmax."""
+KEPT_FLOAT = (
+    "/speech/log_mel/",
+    "/speech/stem/stem.0/",
+    "/fusion/graph/receive/",
+    "/fusion/graph/send/",
+    "/fusion/cepstrum/",
+    "/fusion/image/features/features.0/",
+)
+"""The front end and what reads it (power spectra span many orders of magnitude), and the scores that decide graph
+attention's softmax."""
 TABLE_SUFFIX = "/table/Gather"
 
 
@@ -89,9 +96,24 @@ def quantise(graph: Path, out: Path, nodes: Collection[str], inputs: Sequence[In
             },
         )
         model = onnx.load(str(plain))
+    _keep_outputs_float(model)
     _keep_other_readers_float(model, set(nodes))
     onnx.checker.check_model(model)
     onnx.save(model, str(out))
+
+
+def _keep_outputs_float(model: onnx.ModelProto) -> None:
+    """Let what the graph puts out be the value before its Q/DQ pair, whose own name the quantizer gave to the pair."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for output in model.graph.output:
+        dequantize = producers.get(output.name)
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
+            continue
+        source = producers[dequantize.input[0]].input[0]
+        swapped = {output.name: f"{output.name}_dequantized", source: output.name}
+        for node in model.graph.node:
+            node.input[:] = [swapped.get(name, name) for name in node.input]
+            node.output[:] = [swapped.get(name, name) for name in node.output]
 
 
 def _keep_other_readers_float(model: onnx.ModelProto, quantised: set[str]) -> None:

@@ -108,58 +108,112 @@ def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-SETTINGS = """
-system = "mdat"
+ENCODER = """
+stage = "encoder"
 name = "tiny"
+tier = "clean"
 corpora = ["alpha", "beta"]
+licence = "none"
 validation_fraction = 0.2
 test_fraction = 0.2
 seed = 3
+variants = 2
+width = 16
+mels = 16
+blocks = 1
+layers = 1
+steps = 6
+precision = "float32"
+speakers = 4
+others = 2
+warmup_steps = 2
+save_every = 3
+"""
+
+STUDENTS = """
+stage = "students"
+steps = 6
+precision = "float32"
+validate_every = 3
+peak_learning_rate = 3e-3
+
+[shape]
+utterances = 8
+non_speech = 2
 
 [model]
-mels = 16
-speech_width = 16
-speech_blocks = 1
-speech_layers = 1
+told_width = 12
 vocabulary = 300
 text_width = 16
 unit = 8
 feed_forward = 16
-
-[optimiser]
-epochs = 2
-peak_learning_rate = 3e-3
-precision = "float32"
 """
 
 
 @pytest.fixture(scope="session")
-def settings_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Settings of a run that takes seconds."""
-    path = tmp_path_factory.mktemp("settings") / "tiny.toml"
-    path.write_text(SETTINGS, encoding="utf-8")
-    return path
+def student_settings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Settings of both stages of a distillation that takes seconds."""
+    folder = tmp_path_factory.mktemp("settings")
+    for name, text in (("encoder.toml", ENCODER), ("students.toml", STUDENTS)):
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / "encoder.toml", folder / "students.toml"
 
 
 @pytest.fixture(scope="session")
-def finished_run(miniature: Path, settings_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run of the workshop."""
-    pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper encoder with random weights."""
+    transformers = pytest.importorskip("transformers", reason="distillation needs the extra train")
+    torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
+    folder = tmp_path_factory.mktemp("teacher")
+    torch.manual_seed(0)
+    shape = {"d_model": 16, "encoder_layers": 4, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
+    config = transformers.WhisperConfig(**shape, num_mel_bins=80)
+    transformers.models.whisper.modeling_whisper.WhisperEncoder(config).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_run(
+    miniature: Path,
+    student_settings: tuple[Path, Path],
+    tiny_teacher: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a finished first stage."""
     from train.distill import main
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main([str(settings_file), "--data", str(miniature), "--run", str(run), "--threads", "1"]) == 0
+    run = tmp_path_factory.mktemp("runs") / "encoder"
+    words = [str(student_settings[0]), "--data", str(miniature), "--teacher", str(tiny_teacher), "--run", str(run)]
+    assert main(words) == 0
     return run
 
 
 @pytest.fixture(scope="session")
-def fp32_bundle(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run's model as an fp32 bundle."""
-    pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
-    from export.to_onnx import main
+def students_run(miniature: Path, student_settings: tuple[Path, Path], tiny_teacher: Path, encoder_run: Path) -> Path:
+    """The folder of a finished second stage: all five students."""
+    from train.distill import main
+
+    run = encoder_run.parent / "students"
+    words = [str(student_settings[1]), "--data", str(miniature), "--teacher", str(tiny_teacher)]
+    assert main([*words, "--encoder", str(encoder_run), "--run", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def checkpoints(students_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the students are kept."""
     from train.keep import keep
 
-    folder = tmp_path_factory.mktemp("bundles")
-    checkpoint = keep(finished_run, folder / "checkpoints")
-    assert main([str(checkpoint), "--out", str(folder / "tiny")]) == 0
-    return folder / "tiny"
+    return keep(students_run, tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def fp32_bundle(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student as an fp32 bundle."""
+    pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
+    from export.to_onnx import main
+
+    out = tmp_path_factory.mktemp("bundles") / "mdat"
+    assert main([str(checkpoints / "mdat.safetensors"), "--out", str(out)]) == 0
+    return out

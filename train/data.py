@@ -31,9 +31,9 @@ def usable(clip: Clip, corpora: tuple[str, ...]) -> bool:
     return clip.corpus in corpora and clip.emotion in FOUR_CLASSES
 
 
-def read_sounds(folder: Path, table: str, *, held_out: bool) -> list[NDArray[np.float32]]:
-    """Return the sounds of a table, those for training or those that are held out for tests of robustness."""
-    return [read_samples(path) for path in list_sounds(folder / table, held_out=held_out)]
+def read_sounds(folder: Path, table: str, *sides: str) -> list[NDArray[np.float32]]:
+    """Return the sounds of a table that stand on these sides: `training`, `calibration`, `held_out`."""
+    return [read_samples(path) for side in sides for path in list_sounds(folder / table, side)]
 
 
 def file_sha256(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Keep a run's best model: weights as fp16 safetensors and its tokenizer, small enough to commit.
+"""Keep what a run of students is worth: weights as fp16 safetensors and the tokenizer, small enough to commit.
 
-python -m train.keep runs/mdat
+python -m train.keep runs/students
 """
 
 from __future__ import annotations
@@ -11,29 +11,36 @@ import sys
 from pathlib import Path
 
 from edge_ser.errors import ConfigError, EdgeSerError
-from train.checkpoint import read_checkpoint
+from train.students.keep import read_student
 
 FOLDER = Path(__file__).parent / "checkpoints"
 MAX_BYTES = 8_000_000
+_SHARED = ("encoder.safetensors", "tokenizer.json")
+_TO_GO_ON = "last.safetensors"
 
 
 def keep(run: Path, folder: Path) -> Path:
-    """Copy best.safetensors and tokenizer.json of a run and return the checkpoint's path.
+    """Copy the students of a run, their encoder and tokenizer to a folder named after their tier, and return it.
 
     Raises:
-        ConfigError: The run has no best checkpoint, or it is too large to commit.
+        ConfigError: The run has no student, or a file of it is missing, does not fit or is too large to commit.
     """
-    best = run / "best.safetensors"
-    _, header = read_checkpoint(best)
-    if best.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{best} has {best.stat().st_size} bytes; need at most {MAX_BYTES}; train a smaller model")
-    settings = header["settings"]
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{best} does not say its settings; train it again: python -m train.distill --help")
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{settings['name']}.safetensors"
-    shutil.copyfile(best, target)
-    shutil.copyfile(run / "tokenizer.json", target.with_suffix(".tokenizer.json"))
+    students = [path for path in sorted(run.glob("*.safetensors")) if path.name not in (*_SHARED, _TO_GO_ON)]
+    if not students:
+        raise ConfigError(f"{run} holds no student; train some: python -m train.distill --help")
+    tiers = {str(read_student(path)[1]["tier"]) for path in students}
+    files = [*students, *(run / name for name in _SHARED)]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{run} has no {file.name}; need it beside the students; train them again")
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{file} has {file.stat().st_size} bytes; need at most {MAX_BYTES}; train a smaller model"
+            )
+    target = folder / tiers.pop()
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, target / file.name)
     return target
 
 

@@ -5,6 +5,7 @@ They are readable in black and white and by colour-blind readers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,32 @@ class Bar:
     """Ends of the interval of the mean; NaN draws none."""
     published: float | None = None
     """A published value, drawn as a diamond."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured value on a curve."""
+
+    x: float
+    """Place on the axis."""
+    value: float
+    """What was measured."""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    """Ends of its interval; NaN draws none."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row of a picture of changes: two values and their intervals."""
+
+    name: str
+    """What stands beside it."""
+    before: Point
+    """`x` is of no matter."""
+    after: Point | None
+    """None where there is no after."""
+    reference: tuple[float, float] | None = None
+    """Somebody else's before and after."""
 
 
 def confusion_picture(matrix: ArrayLike, names: Sequence[str], path: Path, title: str = "") -> None:
@@ -186,6 +213,145 @@ def embedding_picture(points: ArrayLike, labels: Sequence[str], path: Path, titl
         axes.set_xticks([])
         axes.set_yticks([])
     figure.axes[0].legend(fontsize=8)
+    _save(figure, path)
+
+
+def interval_picture(
+    curves: Mapping[str, Sequence[Point]],
+    path: Path,
+    *,
+    ticks: Mapping[float, str],
+    labels: tuple[str, str] = ("", ""),
+    title: str = "",
+) -> None:
+    """Draw curves over one axis, each value with its interval.
+
+    Args:
+        curves: Points by name, by rising x; a value of NaN interrupts the line.
+        path: A .png or .svg file.
+        ticks: What stands at places of the axis.
+        labels: What x and y are.
+        title: What is shown.
+
+    Raises:
+        ConfigError: The suffix is neither .png nor .svg.
+    """
+    figure, axes = _one(max(7.2, 2.0 + 1.1 * len(ticks)), 4.4, title, labels)
+    step = min((b - a for a, b in itertools.pairwise(sorted(ticks))), default=1.0)
+    for place, (name, points) in enumerate(curves.items()):
+        # Side by side, so that one interval does not hide another.
+        shift = (place - (len(curves) - 1) / 2) * 0.06 * step
+        x = [point.x + shift for point in points]
+        _curve(axes, x, [point.value for point in points], name, place)
+        for at, point in zip(x, points, strict=True):
+            axes.plot([at, at], point.interval, color=COLOURS[place % len(COLOURS)], linewidth=1.0)
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def reliability_picture(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], path: Path, title: str = ""
+) -> None:
+    """Draw the share right against confidence, and below how often each confidence occurs.
+
+    Args:
+        curves: By name, bins: mean confidence, share right, share of the answers.
+        path: A .png or .svg file.
+        title: What is shown.
+
+    Raises:
+        ConfigError: The suffix is neither .png nor .svg.
+    """
+    figure = Figure(figsize=(5.2, 5.8), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":", label="as right as it says")
+    for place, (name, bins) in enumerate(curves.items()):
+        confidence, right, shares = np.array(bins, dtype=float).T
+        _curve(upper, confidence, right, name, place)
+        _curve(lower, confidence, 100 * shares, name, place)
+    upper.set_ylabel("share right")
+    upper.set_ylim(0.0, 1.02)
+    upper.set_title(title, fontsize=10)
+    upper.legend(fontsize=8)
+    lower.set_ylabel("% of answers")
+    lower.set_ylim(bottom=0.0)
+    lower.set_xlabel("confidence")
+    lower.set_xlim(0.2, 1.01)
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def risk_picture(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Mapping[str, tuple[float, float]],
+    risk: float,
+    path: Path,
+    title: str = "",
+) -> None:
+    """Draw the share of wrong answers against the share of answers kept, the most confident first.
+
+    Args:
+        curves: By name: coverage and risk.
+        marks: By the same names: coverage and risk of what the model calls certain.
+        risk: The risk that was asked for, a line.
+        path: A .png or .svg file.
+        title: What is shown.
+
+    Raises:
+        ConfigError: The suffix is neither .png nor .svg.
+    """
+    figure, axes = _one(8.4, 4.4, title, ("share of utterances answered", "share of these answers that are wrong"))
+    for place, (name, points) in enumerate(curves.items()):
+        _curve(axes, [x for x, _ in points], [y for _, y in points], name, place)
+        if name in marks:
+            axes.plot(*marks[name], MARKERS[place], markersize=11, color="white", markeredgecolor="black", zorder=3)
+    axes.axhline(risk, color="black", linewidth=0.8, linestyle=":", label=f"risk asked for: {risk:g}")
+    axes.plot([], [], "o", markersize=11, color="white", markeredgecolor="black", label="called certain")
+    axes.set_xlim(0.0, 1.02)
+    axes.set_ylim(bottom=0.0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def change_picture(
+    rows: Sequence[Change], path: Path, *, names: tuple[str, str], reference: str = "", label: str = "", title: str = ""
+) -> None:
+    """Draw what a change does, row by row: an open mark before, a full one after, intervals as lines.
+
+    Args:
+        rows: From top to bottom.
+        path: A .png or .svg file.
+        names: Of before and after.
+        reference: Whose the grey marks are.
+        label: What x is.
+        title: What is shown.
+
+    Raises:
+        ConfigError: The suffix is neither .png nor .svg.
+    """
+    figure, axes = _one(7.2, 1.4 + 0.62 * len(rows), title, (label, ""))
+    for place, row in enumerate(rows):
+        for point, y, fill in ((row.before, place - 0.1, "white"), (row.after, place + 0.1, "black")):
+            if point is not None:
+                axes.plot(point.interval, [y, y], color="black", linewidth=1.0)
+                axes.plot(point.value, y, "o", color=fill, markeredgecolor="black", markersize=7)
+        if row.reference is not None:
+            before, after = row.reference
+            arrow = {"arrowstyle": "->", "color": "grey", "linestyle": "--", "shrinkA": 0.0, "shrinkB": 0.0}
+            axes.annotate("", (after, place + 0.32), (before, place + 0.32), arrowprops=arrow)
+            axes.plot([before, after], [place + 0.32] * 2, "|", color="grey", markersize=6)
+    for name, mark, fill in ((names[0], "o", "white"), (names[1], "o", "black")):
+        axes.plot([], [], mark, color=fill, markeredgecolor="black", label=name)
+    if any(row.reference for row in rows):
+        axes.plot([], [], "--|", color="grey", label=reference)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     _save(figure, path)
 
 

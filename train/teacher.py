@@ -55,10 +55,7 @@ def teacher_vectors(
 
 @torch.no_grad()
 def _encode(folder: Path, paths: Sequence[Path], audio: AudioCache) -> NDArray[np.float32]:
-    encoder, about = WhisperEncoder.from_pretrained(folder, output_loading_info=True)
-    if about["missing_keys"]:
-        raise ConfigError(f"{folder} lacks {sorted(about['missing_keys'])[:3]}; need every tensor of a Whisper encoder")
-    encoder = encoder.float().eval()
+    encoder = _open_encoder(folder)
     features = WhisperFeatureExtractor.from_pretrained(folder)
     rows = []
     for path in tqdm(paths, desc="teacher", unit="clip", disable=not sys.stderr.isatty()):
@@ -78,3 +75,53 @@ def hidden_states(encoder: WhisperEncoder, mel: Tensor) -> list[Tensor]:
         output = layer(states[-1], None)
         states.append(output[0] if isinstance(output, tuple) else output)
     return states
+
+
+class FrameTeacher:
+    """A Whisper encoder's layers for one wave, two neighbouring frames averaged: 25 a second."""
+
+    def __init__(self, folder: Path, layers: Sequence[int] = (1, 2, 3)) -> None:
+        """Open the encoder.
+
+        Args:
+            folder: A Whisper encoder as transformers saves it.
+            layers: Layers whose outputs are given, side by side.
+
+        Raises:
+            ConfigError: The folder holds no such encoder, or one with tensors missing.
+        """
+        self._encoder = _open_encoder(folder)
+        self._encoder.layers = self._encoder.layers[: max(layers)]
+        self._layers = tuple(layers)
+        features = WhisperFeatureExtractor.from_pretrained(folder)
+        self._filters = torch.tensor(features.mel_filters.T, dtype=torch.float32)
+        self._window = torch.hann_window(features.n_fft)
+        self._hop_samples = features.hop_length
+        weights = (folder / "model.safetensors").read_bytes()
+        self.digest = hashlib.sha256(weights + json.dumps([self._layers, "pairs"]).encode()).hexdigest()
+        self.size = len(self._layers) * self._encoder.config.d_model
+
+    @torch.no_grad()
+    def __call__(self, wave: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return frames, float32 (samples / 640, layers x width), of a wave at 16 kHz."""
+        with torch.autocast("cpu", torch.bfloat16):
+            states = hidden_states(self._encoder, self._mel(torch.from_numpy(np.ascontiguousarray(wave))))
+        chosen = torch.cat([states[layer] for layer in self._layers], dim=-1)[0].float()
+        pairs = len(chosen) // 2
+        frames: NDArray[np.float32] = chosen[: 2 * pairs].reshape(pairs, 2, -1).mean(1).numpy()
+        return frames
+
+    def _mel(self, wave: Tensor) -> Tensor:
+        """Return what WhisperFeatureExtractor makes of the wave, (1, mels, frames), an even number of frames."""
+        padding = len(self._window)
+        spectrum = torch.stft(wave, padding, self._hop_samples, window=self._window, return_complex=True)[:, :-1]
+        mel = (self._filters @ spectrum.abs() ** 2).clamp(min=1e-10).log10()
+        mel = torch.maximum(mel, mel.max() - 8.0)
+        return ((mel + 4.0) / 4.0)[None, :, : mel.shape[1] // 4 * 4]
+
+
+def _open_encoder(folder: Path) -> WhisperEncoder:
+    encoder, about = WhisperEncoder.from_pretrained(folder, output_loading_info=True)
+    if about["missing_keys"]:
+        raise ConfigError(f"{folder} lacks {sorted(about['missing_keys'])[:3]}; need every tensor of a Whisper encoder")
+    return encoder.float().eval()

@@ -248,7 +248,7 @@ def test_delta_bundles_need_a_newer_release(folder: Path) -> None:
         Bundle.open(folder)
 
 
-@pytest.mark.parametrize("kind", ["mfcc", "prosody"])
+@pytest.mark.parametrize("kind", ["mfcc"])
 def test_inputs_of_later_kinds_need_a_newer_release(folder: Path, kind: str) -> None:
     manifest = manifest_of(folder)
     manifest["inputs"][0]["kind"] = kind  # type: ignore[index]

@@ -49,12 +49,19 @@ def test_no_manifest_says_what_to_type(tmp_path: Path) -> None:
         read_manifest(tmp_path / "manifest.csv")
 
 
-def test_no_recording_is_both_heard_in_training_and_held_out(tmp_path: Path) -> None:
+def test_no_recording_stands_on_two_sides(tmp_path: Path) -> None:
     names = ["rain_1-17-A.opus", "rain_1-18-A.opus", "rain_1-19-A.opus", "rain_1-20-A.opus", "tap_0.opus", "tap_1.opus"]
     names += ["tap_2.opus", "tap_3.opus"]
     table = tmp_path / "noise.csv"
     table.write_text("\n".join(["path", *names]) + "\n", encoding="utf-8")
-    training = [path.name for path in list_sounds(table, held_out=False)]
-    held_out = [path.name for path in list_sounds(table, held_out=True)]
-    assert held_out == ["rain_1-20-A.opus"]  # tap_3 is a cut of what training heard as tap_0 to tap_2
-    assert training == [name for name in names if name not in ("rain_1-20-A.opus", "tap_3.opus")]
+    sides = {side: [path.name for path in list_sounds(table, side)] for side in ("training", "calibration", "held_out")}
+    # tap_0 to tap_3 are cuts of one recording, and stay together.
+    assert sides["training"] == [
+        "rain_1-17-A.opus",
+        "rain_1-18-A.opus",
+        "tap_0.opus",
+        "tap_1.opus",
+        "tap_2.opus",
+        "tap_3.opus",
+    ]
+    assert (sides["calibration"], sides["held_out"]) == (["rain_1-19-A.opus"], ["rain_1-20-A.opus"])

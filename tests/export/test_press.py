@@ -19,6 +19,8 @@ from edge_ser.sources import read_samples  # noqa: E402
 from export.card import main as card  # noqa: E402
 from export.quantize import main as quantize  # noqa: E402
 from export.receipt import count_operators  # noqa: E402
+from export.spectrum import kernels  # noqa: E402
+from train.students.keep import read_student  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +32,25 @@ def int8_bundle(fp32_bundle: Path, miniature: Path, tmp_path_factory: pytest.Tem
     return out
 
 
-def test_the_bundle_answers_like_the_checkpoint_it_came_from(fp32_bundle: Path, miniature: Path) -> None:
+def test_the_bundle_answers_like_the_checkpoint_it_came_from(
+    fp32_bundle: Path, checkpoints: Path, miniature: Path
+) -> None:
     import torch
 
-    checkpoint = fp32_bundle.parent / "checkpoints" / "tiny.safetensors"
-    model, _ = export.to_onnx.read_model(checkpoint)
+    model, _ = read_student(checkpoints / "mdat.safetensors")
     recognizer = edge_ser.load(fp32_bundle)
     nothing = torch.zeros(1, 1, dtype=torch.long)
     for clip in read_manifest(miniature / "speech" / "manifest.csv")[::17]:
         samples = read_samples(clip.path)
         with torch.no_grad():
-            logits, _ = model(torch.from_numpy(samples)[None], nothing, nothing, torch.zeros(1, 65))
+            logits = model(torch.from_numpy(samples)[None], nothing, nothing, torch.zeros(1, 65))[0]
         expected = torch.softmax(logits[0], -1).numpy()
         event = recognizer.recognize(samples)
         assert np.allclose([event.probabilities[label] for label in recognizer.labels], expected, atol=1e-4)
 
 
 def test_a_graph_that_differs_from_pytorch_is_not_written(
-    fp32_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write = export.to_onnx.export_graph
 
@@ -59,7 +62,7 @@ def test_a_graph_that_differs_from_pytorch_is_not_written(
         onnx.save(graph, str(path))
 
     monkeypatch.setattr(export.to_onnx, "export_graph", write_wrong)
-    checkpoint = fp32_bundle.parent / "checkpoints" / "tiny.safetensors"
+    checkpoint = checkpoints / "mdat.safetensors"
     assert export.to_onnx.main([str(checkpoint), "--out", str(tmp_path / "out")]) == 1
     assert "nothing written" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -77,6 +80,36 @@ def test_an_utterance_can_be_judged_again_without_its_sound(
         assert again.text_used
         expected = recognizer.judge(samples, transcript="I hate this").probabilities
         assert again.probabilities == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("system", ["hump-cat", "camulenet", "mha", "lora"])
+def test_every_student_becomes_a_bundle_that_answers(
+    system: str, checkpoints: Path, miniature: Path, tmp_path: Path
+) -> None:
+    assert export.to_onnx.main([str(checkpoints / f"{system}.safetensors"), "--out", str(tmp_path / system)]) == 0
+    recognizer = edge_ser.load(tmp_path / system)
+    voice = edge_ser.VoiceProfile()
+    clip = read_manifest(miniature / "speech" / "manifest.csv")[0]
+    for _ in range(2):
+        event = recognizer.recognize(read_samples(clip.path), voice=voice, transcript="I hate this")
+        assert sum(event.probabilities.values()) == pytest.approx(1.0)
+        assert event.text_used == (system == "mha")
+    # Students over one encoder share its space: the voice that one has learnt serves the others.
+    other = "lora" if system != "lora" else "mha"
+    assert export.to_onnx.main([str(checkpoints / f"{other}.safetensors"), "--out", str(tmp_path / other)]) == 0
+    answer = edge_ser.load(tmp_path / other).judge(read_samples(clip.path), voice=voice)
+    assert answer.voice_utterances == voice.utterances - 1
+
+
+def test_kernels_of_the_spectrum_are_arithmetic_in_the_file_and_the_same_numbers(fp32_bundle: Path) -> None:
+    from train.log_mel import dft_kernels
+
+    model = onnx.load(str(fp32_bundle / "model.onnx"))
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    stored = {tensor.name for tensor in model.graph.initializer}
+    assert [node.name for node in convolutions if node.input[1] not in stored] == ["/speech/log_mel/Conv"]
+    window = dft_kernels().shape[1]
+    assert np.allclose(kernels(window)[:, 0], dft_kernels(), atol=1e-6)
 
 
 def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
@@ -125,7 +158,7 @@ def test_the_card_says_what_manifest_and_receipt_say(
         **{"certain_share": 0.5, "certain_accuracy": 1.0, "confusion": []},
     }
     figures = {
-        "model": "tiny-int8",
+        "model": "mdat-int8",
         "warm_after_utterances": 10,
         "corpora": {"alpha": {"cold": side, "warm": None}},
         "non_speech": {"sounds": 1, "confident_share": 0.0},

@@ -1,4 +1,4 @@
-"""The workshop end to end on a synthesised corpus: train, resume, evaluate."""
+"""The workshop end to end on a synthesised corpus: distil, resume, keep, evaluate."""
 
 from __future__ import annotations
 
@@ -10,61 +10,127 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
+import train.students.encoder_distiller as encoder_distiller  # noqa: E402
+import train.students.student_trainer as student_trainer  # noqa: E402
 from train.checkpoint import read_checkpoint  # noqa: E402
 from train.distill import main as distill  # noqa: E402
 from train.evaluate import main as evaluate  # noqa: E402
+from train.keep import keep  # noqa: E402
+from train.students.keep import read_student  # noqa: E402
 
 
-def run(settings: Path, data: Path, folder: Path, *more: str) -> int:
-    return distill([str(settings), "--data", str(data), "--run", str(folder), "--threads", "1", *more])
+def run(settings: Path, data: Path, teacher: Path, folder: Path, *more: str) -> int:
+    return distill([str(settings), "--data", str(data), "--teacher", str(teacher), "--run", str(folder), *more])
 
 
-def test_a_run_leaves_what_is_needed_to_understand_and_repeat_it(finished_run: Path) -> None:
-    speakers = json.loads((finished_run / "split.json").read_text())
-    assert not set(speakers["train"]) & set(speakers["test"])
-    records = [json.loads(line) for line in (finished_run / "metrics.jsonl").read_text().splitlines()]
-    assert [record["epoch"] for record in records] == [1, 2]
-    _, header = read_checkpoint(finished_run / "best.safetensors")
-    materials = header["training_data"]
-    assert isinstance(materials, list)
-    assert {row["corpus"] for row in materials} >= {"alpha", "beta"}
+def same(first: Path, second: Path) -> bool:
+    expected, got = read_checkpoint(first)[0], read_checkpoint(second)[0]
+    return expected.keys() == got.keys() and all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_resuming_ends_bit_identical_to_an_uninterrupted_run(
-    finished_run: Path, miniature: Path, settings_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_leaves_what_is_needed_to_understand_and_repeat_it(encoder_run: Path, students_run: Path) -> None:
+    _, header = read_checkpoint(encoder_run / "encoder.safetensors")
+    speakers = json.loads(json.dumps(header["speakers"]))
+    assert not set(speakers["train"]) & {*speakers["test"], *speakers["validation"]}
+    assert {row["corpus"] for row in json.loads(json.dumps(header["training_data"]))} >= {"alpha", "beta"}
+    records = [json.loads(line) for line in (students_run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6]
+    assert set(records[-1]["validation_ua"]["mdat"]) == {"cold", "warm", "wrong", "text"}
+
+
+def test_both_stages_resume_bit_identical_to_an_uninterrupted_run(
+    encoder_run: Path,
+    students_run: Path,
+    miniature: Path,
+    student_settings: tuple[Path, Path],
+    tiny_teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    interrupted = tmp_path / "tiny"
-    interrupted.mkdir()
-    shutil.copy(finished_run / "tokenizer.json", interrupted)
-    import train.distill
+    cases = (
+        (encoder_distiller.EncoderRun, student_settings[0], encoder_run, ()),
+        (student_trainer.StudentRun, student_settings[1], students_run, ("--encoder", str(encoder_run))),
+    )
+    for kind, settings, finished, more in cases:
+        interrupted = tmp_path / finished.name
+        save = kind.save
 
-    save = train.distill.Trainer.save
+        def save_and_stop(self: object, where: object, save: object = save) -> None:
+            save(self, where)  # type: ignore[operator]
+            if self.step_number == 3:  # type: ignore[attr-defined]
+                raise KeyboardInterrupt
 
-    def save_and_stop(self: train.distill.Trainer) -> None:
-        save(self)
-        if self.epoch == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train.distill.Trainer, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings_file, miniature, interrupted)
-    assert run(settings_file, miniature, interrupted) == 0
-    expected, _ = read_checkpoint(finished_run / "last.safetensors")
-    got, _ = read_checkpoint(interrupted / "last.safetensors")
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
+        monkeypatch.setattr(kind, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, miniature, tiny_teacher, interrupted, *more)
+        assert run(settings, miniature, tiny_teacher, interrupted, *more) == 0
+        assert same(finished / "last.safetensors", interrupted / "last.safetensors")
 
 
-def test_wrong_settings_are_one_line(miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_settings_are_one_line(
+    miniature: Path, tiny_teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wrong = tmp_path / "wrong.toml"
-    wrong.write_text('system = "mdat"\nname = "x"\ncolour = "red"\ncorpora = []\n')
-    assert run(wrong, miniature, tmp_path / "run") == 1
-    message = capsys.readouterr().err
-    assert message.startswith("distill: ") and "colour" in message and message.count("\n") == 1
+    for text, word in (
+        ('stage = "encoder"\nname = "x"\ntier = "clean"\ncolour = "red"\ncorpora = []\n', "colour"),
+        ('stage = "third"\n', "third"),
+        ("steps = 3\n", "stage"),
+    ):
+        wrong.write_text(text)
+        assert run(wrong, miniature, tiny_teacher, tmp_path / "run") == 1
+        message = capsys.readouterr().err
+        assert message.startswith("distill: ") and word in message and message.count("\n") == 1
+
+
+def test_going_on_with_other_settings_is_refused(
+    encoder_run: Path,
+    student_settings: tuple[Path, Path],
+    miniature: Path,
+    tiny_teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moved = tmp_path / "moved.toml"
+    moved.write_text(student_settings[0].read_text().replace("seed = 3", "seed = 4"))
+    begun = tmp_path / "encoder"
+    shutil.copytree(encoder_run, begun)
+    assert run(moved, miniature, tiny_teacher, begun) == 1
+    assert "was begun with another seed" in capsys.readouterr().err
+
+
+def test_beginning_with_an_encoder_that_heard_a_test_speaker_is_refused(
+    encoder_run: Path,
+    student_settings: tuple[Path, Path],
+    miniature: Path,
+    tiny_teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moved = tmp_path / "moved.toml"
+    moved.write_text(student_settings[0].read_text().replace("seed = 3", "seed = 4"))
+    assert run(moved, miniature, tiny_teacher, tmp_path / "run", "--start", str(encoder_run)) == 1
+    assert "must be unheard here" in capsys.readouterr().err
+
+
+def test_students_are_kept_with_their_encoder_and_only_with_it(students_run: Path, tmp_path: Path) -> None:
+    from edge_ser.errors import ConfigError
+
+    kept = keep(students_run, tmp_path)
+    assert kept == tmp_path / "clean"
+    student, header = read_student(kept / "camulenet.safetensors")
+    assert header["name"] == "camulenet"
+    assert not [name for name in read_checkpoint(kept / "camulenet.safetensors")[0] if "gender" in name]
+    assert student(torch.randn(1, 16_000) * 0.1, torch.zeros(1, 65))[0].shape == (1, 4)
+    tensors, about = read_checkpoint(kept / "encoder.safetensors")
+    from train.checkpoint import save_checkpoint
+
+    save_checkpoint(kept / "encoder.safetensors", tensors, about | {"step": -1})
+    with pytest.raises(ConfigError, match="is not the encoder"):
+        read_student(kept / "camulenet.safetensors")
 
 
 def test_evaluate_scores_only_speakers_that_were_never_heard(
-    fp32_bundle: Path, finished_run: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    fp32_bundle: Path, encoder_run: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "figures.json"
     code = evaluate(
@@ -73,7 +139,8 @@ def test_evaluate_scores_only_speakers_that_were_never_heard(
     assert code == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures == json.loads(out.read_text())
-    unheard = [s for s in json.loads((finished_run / "split.json").read_text())["test"] if s.startswith("alpha")]
+    _, header = read_checkpoint(encoder_run / "encoder.safetensors")
+    unheard = [s for s in json.loads(json.dumps(header["speakers"]))["test"] if s.startswith("alpha")]
     cold = figures["corpora"]["alpha"]["cold"]
     assert (cold["speakers"], cold["clips"]) == (len(unheard), 8 * len(unheard))
     low, high = cold["ua_interval"]
@@ -83,45 +150,3 @@ def test_evaluate_scores_only_speakers_that_were_never_heard(
 def test_an_unknown_corpus_is_one_line(fp32_bundle: Path, miniature: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate([str(fp32_bundle), "--data", str(miniature), "--corpora", "gamma"]) == 1
     assert "gamma: no clip of an unseen speaker" in capsys.readouterr().err
-
-
-def test_going_on_with_another_seed_is_refused(
-    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moved = tmp_path / "moved.toml"
-    moved.write_text(settings_file.read_text().replace("seed = 3", "seed = 4"))
-    begun = tmp_path / "tiny"
-    shutil.copytree(finished_run, begun)
-    assert run(moved, miniature, begun) == 1
-    assert "was begun with another seed" in capsys.readouterr().err
-
-
-def test_a_second_stage_learns_from_a_teacher_and_keeps_the_split(
-    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    transformers = pytest.importorskip("transformers", reason="distillation needs the extra train")
-    teacher = tmp_path / "encoder"
-    shape = {"d_model": 16, "encoder_layers": 4, "encoder_attention_heads": 2, "encoder_ffn_dim": 16}
-    config = transformers.WhisperConfig(**shape, num_mel_bins=80)
-    transformers.models.whisper.modeling_whisper.WhisperEncoder(config).save_pretrained(teacher)
-    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(teacher)
-    second = tmp_path / "second.toml"
-    second.write_text(settings_file.read_text().replace("seed = 3", "seed = 3\nteacher_weight = 1.0"))
-    best = str(finished_run / "best.safetensors")
-    stage = ("--start", best, "--teacher", str(teacher), "--epochs", "1")
-    assert run(second, miniature, tmp_path / "run", *stage) == 0
-    _, header = read_checkpoint(tmp_path / "run" / "best.safetensors")
-    materials, speakers = header["training_data"], header["speakers"]
-    assert isinstance(materials, list) and any("teacher" in row["corpus"] for row in materials)
-    assert speakers == json.loads((finished_run / "split.json").read_text())
-    assert run(second, miniature, tmp_path / "without", "--start", best) == 1
-    assert "--teacher belong together" in capsys.readouterr().err
-
-
-def test_a_start_from_another_split_is_refused(
-    finished_run: Path, settings_file: Path, miniature: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    moved = tmp_path / "moved.toml"
-    moved.write_text(settings_file.read_text().replace("seed = 3", "seed = 4"))
-    code = run(moved, miniature, tmp_path / "run", "--start", str(finished_run / "best.safetensors"))
-    assert code == 1 and "another split" in capsys.readouterr().err

@@ -33,7 +33,7 @@ def _convolution(inputs: int, outputs: int, stride: tuple[int, int]) -> nn.Seque
 
 
 class SpeechEncoder(nn.Module):
-    """Waveform (B, samples) -> frames (B, T, width), 25 a second."""
+    """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second."""
 
     def __init__(self, *, width: int, mels: int, blocks: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -49,18 +49,19 @@ class SpeechEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Return one vector for every 40 ms."""
-        mel = self.spec_augment(self.log_mel(audio))
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log-mel picture (B, mels, 4 T), frames before the transformer layers and after, (B, T, width)."""
+        picture = self.log_mel(audio)
+        mel = self.spec_augment(picture)
         maps = self.stem(mel.unsqueeze(1))  # (B, C, mels / 8, T)
         x = self.squeeze(maps.flatten(1, 2))  # (B, D, T)
         for block in self.blocks:
             x = block(x)
-        x = x.transpose(1, 2)  # (B, T, D)
-        mask = torch.ones_like(x[:, :, 0])
+        early = x.transpose(1, 2)  # (B, T, D)
+        x, mask = early, torch.ones_like(early[:, :, 0])
         for layer in self.layers:
             x = layer(x, mask)
-        return self.norm(x)
+        return picture, early, self.norm(x)
 
 
 class SpecAugment(nn.Module):

@@ -1,0 +1,172 @@
+"""Waves and what a pretrained encoder hears in them, frame by frame, written to disk once.
+
+Every clip is kept in several variants (as recorded, faster or slower, reversed), and speech or sound without labels
+stands beside it: to learn frames needs no label. Only the encoder's answers are kept, never its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from edge_ser.sources import read_samples
+from train.augment import SAMPLE_RATE_HZ, Wave, change_speed
+from train.teacher import FrameTeacher
+
+FRAME_SAMPLES = 640
+"""40 ms: one frame of a student, two of the teacher."""
+SLOWEST, FASTEST = 0.8, 1.25
+LABEL_KEPT = (0.87, 1.15)
+"""Speeds within which speech still counts as said with the same emotion."""
+REVERSED_SHARE = 0.12
+_LEVEL = 0.05
+_LONGEST_S = 8.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One file that the bank is made from."""
+
+    path: Path
+    """Where it is."""
+    speaker: str
+    """Whose voice it is; empty for sound that nobody made with a voice."""
+    label: int
+    """Index of its emotion, or -1."""
+    repeat: int = 1
+    """How often it comes in one epoch."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One variant of one recording."""
+
+    recording: int
+    """Index of the recording."""
+    start_sample: int
+    """Where it starts among all samples."""
+    samples: int
+    """How long it is, a multiple of 640."""
+    label: int
+    """Index of its emotion, or -1 where none is to be learnt."""
+
+    @property
+    def start_frame(self) -> int:
+        """Where its frames start among all frames."""
+        return self.start_sample // FRAME_SAMPLES
+
+    @property
+    def frames(self) -> int:
+        """How many frames it has."""
+        return self.samples // FRAME_SAMPLES
+
+
+@dataclass(frozen=True)
+class Bank:
+    """All items, memory-mapped."""
+
+    recordings: Sequence[Recording]
+    """What they were made from."""
+    items: list[Item]
+    """In the order of the recordings."""
+    audio: NDArray[np.int16]
+    """Samples of all items, one after the other."""
+    targets: NDArray[np.float16]
+    """The teacher's frames, (frames, size), standardised."""
+
+    def wave(self, item: Item, first_frame: int, frames: int) -> Wave:
+        """Return a stretch of an item as float32 in [-1, 1]."""
+        start = item.start_sample + first_frame * FRAME_SAMPLES
+        return self.audio[start : start + frames * FRAME_SAMPLES].astype(np.float32) / np.float32(32767.0)
+
+    def frames(self, item: Item, first_frame: int, frames: int) -> NDArray[np.float32]:
+        """Return the teacher's frames of that stretch, (frames, size)."""
+        start = item.start_frame + first_frame
+        return self.targets[start : start + frames].astype(np.float32)
+
+
+def open_bank(
+    recordings: Sequence[Recording], teacher: FrameTeacher, folder: Path, *, variants: int, seed: int
+) -> Bank:
+    """Return the bank of these recordings in `folder`, making it on first use.
+
+    Args:
+        recordings: Files, in the order in which they are kept.
+        teacher: Whose frames are kept.
+        folder: Where the bank lies; its name holds a hash of all that it depends on.
+        variants: Variants of every recording, the first as recorded.
+        seed: Chooses speeds and stretches.
+    """
+    key = hashlib.sha256(json.dumps([teacher.digest, variants, seed]).encode())
+    for recording in recordings:
+        key.update(f"{recording.path}|{recording.path.stat().st_size}|{recording.label}\n".encode())
+    target = folder / f"bank-{key.hexdigest()[:16]}"
+    if not (target / "items.json").is_file():
+        _make(recordings, teacher, target, variants, seed)
+    rows = json.loads((target / "items.json").read_text(encoding="utf-8"))
+    items = [Item(*row) for row in rows["items"]]
+    samples = sum(item.samples for item in items)
+    audio = np.memmap(target / "audio.i16", np.int16, "r", shape=(samples,))
+    shape = (samples // FRAME_SAMPLES, teacher.size)
+    return Bank(recordings, items, audio, np.memmap(target / "targets.f16", np.float16, "r", shape=shape))
+
+
+def _make(recordings: Sequence[Recording], teacher: FrameTeacher, target: Path, variants: int, seed: int) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    mean, deviation = _moments(recordings, teacher, seed)
+    items, place = [], 0
+    with (target / "audio.i16").open("wb") as audio, (target / "targets.f16").open("wb") as targets:
+        for index, recording in enumerate(tqdm(recordings, desc="bank", disable=not sys.stderr.isatty())):
+            for wave, label in _variants(recording, variants, np.random.default_rng((seed, index))):
+                audio.write(np.round(np.clip(wave, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes())
+                frames = (teacher(wave)[: len(wave) // FRAME_SAMPLES] - mean) / deviation
+                targets.write(frames.astype(np.float16).tobytes())
+                items.append(Item(index, place, len(wave), label))
+                place += len(wave)
+    partial = target / ".items.json"
+    rows = [list(asdict(item).values()) for item in items]
+    partial.write_text(json.dumps({"items": rows}), encoding="utf-8")
+    partial.replace(target / "items.json")
+
+
+def _moments(
+    recordings: Sequence[Recording], teacher: FrameTeacher, seed: int, sample: int = 300
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(recordings), min(sample, len(recordings)), replace=False)
+    waves = [wave for n in sorted(chosen) for wave, _ in _variants(recordings[int(n)], 1, rng)]
+    frames = np.concatenate([teacher(wave) for wave in waves])
+    return frames.mean(0), frames.std(0) + np.float32(1e-3)
+
+
+def _variants(recording: Recording, variants: int, rng: np.random.Generator) -> Iterator[tuple[Wave, int]]:
+    original = read_samples(recording.path)
+    for variant in range(variants):
+        wave, label = original, recording.label
+        if variant:
+            speed = float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST))))
+            wave = change_speed(wave, speed)
+            backwards = rng.random() < REVERSED_SHARE
+            wave = wave[::-1] if backwards else wave
+            label = -1 if backwards or not LABEL_KEPT[0] < speed < LABEL_KEPT[1] else label
+        for piece in _pieces(wave):
+            yield piece, label
+
+
+def _pieces(wave: Wave) -> Iterator[Wave]:
+    """Yield the wave in pieces of at most 8 s, a whole number of frames each, brought to one level."""
+    count = max(1, int(np.ceil(len(wave) / (_LONGEST_S * SAMPLE_RATE_HZ))))
+    for piece in np.array_split(wave, count):
+        piece = piece[: len(piece) // FRAME_SAMPLES * FRAME_SAMPLES]
+        if len(piece) >= 10 * FRAME_SAMPLES:
+            level = np.sqrt(np.mean(np.square(piece, dtype=np.float64))) + 1e-7
+            gain = min(_LEVEL / level, 0.99 / (np.abs(piece).max() + 1e-7))
+            yield (piece * np.float32(gain)).astype(np.float32)

@@ -1,0 +1,240 @@
+"""The first stage: from random weights a small encoder learns to hear what a pretrained one hears.
+
+Every step shows it speech with noise, rooms, coarse codecs and cut beginnings, and asks for the frames that the teacher
+gave for the clean wave. Labels come in through two small heads that are thrown away: one reads an utterance alone, one
+reads it relative to the speaker's other utterances in the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from edge_ser.corpus import FOUR_CLASSES, Clip
+from edge_ser.errors import ConfigError
+from edge_ser.metrics import confusion_matrix, unweighted_accuracy
+from edge_ser.sources import read_samples
+from train.augment import Chances
+from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
+from train.layers import masked_deviation, masked_mean
+from train.splits import Split
+from train.students.bank import open_bank
+from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
+from train.students.material import augmenter_of, bill_of_materials, recordings_of, speakers_of
+from train.students.run_settings import EncoderSettings, read_split
+from train.students.schedule import adamw, learning_rate, running_average, set_rate
+from train.students.small_encoders import SpeechEncoder
+from train.teacher import FrameTeacher
+
+CHANCES = Chances(speed=0.0, room=0.2, noise=0.45, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
+"""What a microphone does to a row; the bank has changed the speed already."""
+
+
+class TrainingEncoder(nn.Module):
+    """The speech encoder and the heads that only training needs."""
+
+    def __init__(self, settings: EncoderSettings, teacher_size: int) -> None:
+        super().__init__()
+        self.speech = SpeechEncoder(
+            width=settings.width,
+            mels=settings.mels,
+            blocks=settings.blocks,
+            layers=settings.layers,
+            dropout=settings.dropout,
+        )
+        self.teacher = nn.Linear(settings.width, teacher_size)
+        self.alone = nn.Linear(2 * settings.width, len(FOUR_CLASSES))
+        self.relative = nn.Linear(2 * settings.width, len(FOUR_CLASSES))
+
+    def embed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames (B, T, D) and their mean and deviation (B, 2 D)."""
+        frames = self.speech(audio)[2]
+        mask = torch.ones_like(frames[:, :, 0])
+        mean = masked_mean(frames, mask)
+        return frames, torch.cat([mean, masked_deviation(frames, mean, mask)], dim=-1)
+
+    def losses(self, batch: EncoderBatch, speakers: int) -> dict[str, Tensor]:
+        """Return the parts of one batch's loss: each frame, an utterance's mean and spread, and the emotions."""
+        frames, embedding = self.embed(batch.audio)
+        guess, embedding = self.teacher(frames).float(), embedding.float()
+        weight = batch.mask.unsqueeze(-1)
+        pooled_guess, pooled = masked_mean(guess, batch.mask), masked_mean(batch.frames, batch.mask)
+        spread = masked_deviation(batch.frames, pooled, batch.mask)
+        spread_guess = masked_deviation(guess, pooled_guess, batch.mask)
+        labelled = speakers * UTTERANCES
+        groups = embedding[:labelled].view(speakers, UTTERANCES, -1)
+        others = (groups.sum(1, keepdim=True) - groups) / (UTTERANCES - 1)
+        labels = batch.labels[:labelled]
+        return {
+            "frame": (((guess - batch.frames) ** 2) * weight).sum() / (weight.sum() * guess.shape[-1]),
+            "level": ((pooled_guess - pooled) ** 2).mean(),
+            "spread": ((spread_guess - spread) ** 2).mean(),
+            "alone": _cross_entropy(self.alone(embedding[:labelled]), labels),
+            "relative": _cross_entropy(self.relative((groups - others).flatten(0, 1)), labels),
+        }
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels, label_smoothing=0.05, ignore_index=-1)
+
+
+class EncoderRun:
+    """One run: encoder, running average, optimiser, and where it stands."""
+
+    def __init__(self, settings: EncoderSettings, run: Path, teacher_size: int) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.run, self.step_number = settings, run, 0
+        self.model = TrainingEncoder(settings, teacher_size)
+        average = running_average(settings.average_decay)
+        self.average = AveragedModel(self.model, avg_fn=average, use_buffers=True)
+        self.optimiser = adamw(self.model.parameters(), settings.peak_learning_rate, settings.weight_decay)
+
+    @property
+    def kept(self) -> TrainingEncoder:
+        """The running average, which is what is validated and kept."""
+        kept = self.average.module
+        assert isinstance(kept, TrainingEncoder)
+        return kept
+
+    def step(self, batch: EncoderBatch) -> dict[str, float]:
+        """Take one step and return the parts of its loss."""
+        settings = self.settings
+        torch.manual_seed(settings.seed * 1_000_003 + self.step_number)
+        steps, warmup, peak = settings.steps, settings.warmup_steps, settings.peak_learning_rate
+        set_rate(self.optimiser, learning_rate(self.step_number, steps=steps, warmup=warmup, peak=peak))
+        self.model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            parts = self.model.losses(batch, settings.speakers)
+        emotion = settings.emotion_weight * (parts["alone"] + parts["relative"])
+        self.optimiser.zero_grad()
+        (parts["frame"] + parts["level"] + parts["spread"] + emotion).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.average.update_parameters(self.model)
+        self.step_number += 1
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def save(self, about: Mapping[str, object]) -> None:
+        """Write last.safetensors (to go on) and encoder.safetensors (the average in half precision, to build on)."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        header = {"step": self.step_number, "settings": asdict(self.settings), **about}
+        save_checkpoint(self.run / "last.safetensors", tensors | flatten_optimizer(self.optimiser), header)
+        weights = self.kept.speech.state_dict()
+        half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+        save_checkpoint(self.run / "encoder.safetensors", half, header)
+
+    def resume(self) -> None:
+        """Go on from last.safetensors, if there is one.
+
+        Raises:
+            ConfigError: The run was begun with other settings.
+        """
+        path = self.run / "last.safetensors"
+        if not path.is_file():
+            return
+        tensors, header = read_checkpoint(path)
+        stored, current = header["settings"], json.loads(json.dumps(asdict(self.settings)))
+        assert isinstance(stored, dict)
+        changed = sorted(
+            name for name in current if name not in ("steps", "licence") and current[name] != stored.get(name)
+        )
+        if changed:
+            raise ConfigError(
+                f"{self.run} was begun with another {', '.join(changed)}; need the same settings to go on; "
+                "choose another --run or remove that folder"
+            )
+        self._take(tensors)
+        restore_optimizer(self.optimiser, tensors)
+        self.step_number = int(str(header["step"]))
+
+    def start_from(self, folder: Path, speakers: Mapping[str, list[str]]) -> None:
+        """Begin with the weights of another run, whose training speakers are training speakers here, too.
+
+        Raises:
+            ConfigError: It has heard a speaker who chooses or judges here.
+        """
+        tensors, header = read_checkpoint(folder / "last.safetensors")
+        heard: dict[str, list[str]] = json.loads(json.dumps(header["speakers"]))
+        leaked = sorted(set(heard["train"]) & {*speakers["validation"], *speakers["test"]})
+        if leaked:
+            raise ConfigError(
+                f"{folder} has heard {', '.join(leaked[:3])}, who must be unheard here; use the same seed"
+            )
+        self._take(tensors)
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
+        average = {n.removeprefix("average."): v for n, v in tensors.items() if n.startswith("average.")}
+        self.average.load_state_dict(average)
+
+
+def train_encoder(settings: EncoderSettings, data: Path, teacher_folder: Path, run: Path, start: Path | None) -> None:
+    """Train to the last step; a run that was stopped goes on.
+
+    Args:
+        settings: What to train.
+        data: The corpora's folder.
+        teacher_folder: A Whisper encoder as transformers saves it.
+        run: The run's folder.
+        start: Folder of a run whose weights to begin with, or None for random ones.
+
+    Raises:
+        ConfigError: Settings and run do not fit each other.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    split, teacher = read_split(settings, data), FrameTeacher(teacher_folder)
+    recordings = recordings_of(split, data, settings.repeat)
+    bank = open_bank(recordings, teacher, run.parent / "cache", variants=settings.variants, seed=settings.seed)
+    state = EncoderRun(settings, run, teacher.size)
+    if start is not None:
+        state.start_from(start, speakers_of(split))
+    state.resume()
+    about = {"speakers": speakers_of(split), "training_data": bill_of_materials(settings, split, data, recordings)}
+    rows = EncoderRows(bank, augmenter_of(data, CHANCES), settings, state.step_number)
+    sums: dict[str, list[float]] = {}
+    began_s = time.monotonic()
+    for batch in DataLoader(rows, batch_size=None, num_workers=1, prefetch_factor=8):
+        for name, value in state.step(batch).items():
+            sums.setdefault(name, []).append(value)
+        if state.step_number % settings.save_every == 0 or state.step_number == settings.steps:
+            _report(state, split, sums, time.monotonic() - began_s)
+            state.save(about)
+            sums.clear()
+
+
+def _report(state: EncoderRun, split: Split, sums: Mapping[str, list[float]], seconds: float) -> None:
+    record: dict[str, float] = {"step": state.step_number, "seconds": round(seconds, 1)}
+    record |= {name: round(float(np.mean(values)), 4) for name, values in sums.items()}
+    record |= validate(state.kept, split.validation)
+    with (state.run / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(record) + "\n")
+    print(json.dumps(record), flush=True)
+
+
+@torch.no_grad()
+def validate(model: TrainingEncoder, clips: list[Clip]) -> dict[str, float]:
+    """Return UA of the two heads on the validation speakers; the second knows all other clips of the speaker."""
+    model.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = [model.embed(torch.from_numpy(read_samples(clip.path)).unsqueeze(0))[1][0] for clip in clips]
+    table = torch.stack(rows).float()
+    truth = [FOUR_CLASSES.index(clip.emotion) for clip in clips]
+    mean = torch.zeros_like(table)
+    for speaker in {clip.speaker for clip in clips}:
+        own = [n for n, clip in enumerate(clips) if clip.speaker == speaker]
+        mean[own] = (table[own].sum(0) - table[own]) / max(len(own) - 1, 1)
+
+    def score(logits: Tensor) -> float:
+        return round(unweighted_accuracy(confusion_matrix(truth, logits.argmax(1).numpy(), len(FOUR_CLASSES))), 4)
+
+    return {"ua_alone": score(model.alone(table)), "ua_relative": score(model.relative(table - mean))}

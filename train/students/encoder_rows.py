@@ -1,0 +1,100 @@
+"""Batches for the first stage: a few speakers, four utterances each, and unlabelled sound; all of about one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from train.augment import Augmenter
+from train.students.bank import FRAME_SAMPLES, Bank, Item
+from train.students.run_settings import EncoderSettings
+
+UTTERANCES = 4
+"""Utterances of one speaker that stand together."""
+_TYPICAL_S = 2.6
+
+
+@dataclass(frozen=True)
+class EncoderBatch:
+    """One step's rows: speakers x 4 utterances, then unlabelled ones."""
+
+    audio: Tensor
+    """Float32 (B, frames x 640)."""
+    frames: Tensor
+    """Float32 (B, frames, size): the teacher's, for the wave without noise."""
+    mask: Tensor
+    """Float32 (B, frames): 1 where the teacher has a say."""
+    labels: Tensor
+    """Int64 (B,), -1 where there is none."""
+
+
+class EncoderRows(Dataset[EncoderBatch]):
+    """The batch of a step is always the same, so that a resumed run is the same run."""
+
+    def __init__(self, bank: Bank, augmenter: Augmenter, settings: EncoderSettings, first_step: int) -> None:
+        self.bank, self.augmenter, self.settings, self.first_step = bank, augmenter, settings, first_step
+        self.by_recording: dict[int, list[Item]] = {}
+        for item in bank.items:
+            self.by_recording.setdefault(item.recording, []).append(item)
+        labelled = [n for n in self.by_recording if bank.recordings[n].label >= 0]
+        self.others = [item for n, own in self.by_recording.items() if bank.recordings[n].label < 0 for item in own]
+        self.others += [item for n in labelled for item in self.by_recording[n] if item.label < 0]
+        self.speakers: dict[str, list[int]] = {}
+        for n in labelled:
+            self.speakers.setdefault(bank.recordings[n].speaker, []).append(n)
+        sizes = [len(own) * bank.recordings[own[0]].repeat for own in self.speakers.values()]
+        self.chances = np.array(sizes) / np.sum(sizes)
+
+    def __len__(self) -> int:
+        return self.settings.steps - self.first_step
+
+    def __getitem__(self, index: int) -> EncoderBatch:
+        """Return the batch of one step."""
+        settings = self.settings
+        rng = np.random.default_rng((settings.seed, self.first_step + index))
+        items = self._utterances(rng)
+        frames = int(np.median([item.frames for item in items]))
+        if rng.random() < 0.2:
+            frames = min(frames, int(rng.integers(10, 40)))
+        rows = [self._row(item, frames, rng) for item in items]
+        places = rng.choice(len(self.others), settings.others)
+        rows += [self._row(self.others[int(place)], frames, rng) for place in places]
+        audio, target, mask = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+        labels = [item.label for item in items] + [-1] * settings.others
+        return EncoderBatch(audio, target, mask, torch.tensor(labels))
+
+    def _utterances(self, rng: np.random.Generator) -> list[Item]:
+        names = list(self.speakers)
+        chosen = rng.choice(len(names), self.settings.speakers, replace=False, p=self.chances)
+        wanted = float(np.exp(rng.normal(np.log(_TYPICAL_S), 0.3))) * 25.0
+        items = []
+        for place in chosen:
+            own = self.speakers[names[int(place)]]
+            pool = [self._variant(int(n), rng) for n in rng.choice(own, min(len(own), 12), replace=False)]
+            pool.sort(key=lambda item: abs(item.frames - wanted))
+            nearest = pool[:UTTERANCES]
+            items += [nearest[int(n)] for n in rng.permutation(len(nearest))]
+        return items
+
+    def _variant(self, recording: int, rng: np.random.Generator) -> Item:
+        own = [item for item in self.by_recording[recording] if item.label >= 0]
+        return own[int(rng.integers(len(own)))]
+
+    def _row(self, item: Item, frames: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+        wave = np.zeros(frames * FRAME_SAMPLES, np.float32)
+        target = np.zeros((frames, self.bank.targets.shape[1]), np.float32)
+        mask = np.zeros(frames, np.float32)
+        taken = min(frames, item.frames)
+        first = int(rng.integers(item.frames - taken + 1))
+        place = int(rng.integers(frames - taken + 1))
+        wave[place * FRAME_SAMPLES : (place + taken) * FRAME_SAMPLES] = self.bank.wave(item, first, taken)
+        target[place : place + taken] = self.bank.frames(item, first, taken)
+        mask[place : place + taken] = 1.0
+        floor = np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5))
+        wave += rng.standard_normal(len(wave)).astype(np.float32) * floor
+        return self.augmenter(wave, rng), target, mask

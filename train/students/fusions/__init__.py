@@ -1,0 +1,1 @@
+"""The fusion of each published system, in the size of a device."""

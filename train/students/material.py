@@ -1,0 +1,74 @@
+"""What the students learn from: recordings, noise and rooms, and the bill of materials that their cards show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds
+from train.augment import Augmenter, Chances
+from train.data import read_sounds
+from train.splits import Split
+from train.students.bank import Recording
+from train.students.run_settings import EncoderSettings
+from train.text import read_sentences
+
+Row = dict[str, object]
+
+
+def recordings_of(split: Split, data: Path, repeat: Mapping[str, int]) -> list[Recording]:
+    """Return what is learnt from: the training speakers' clips, then speech without labels and sounds."""
+    labelled = [
+        Recording(clip.path, clip.speaker, FOUR_CLASSES.index(clip.emotion), repeat.get(clip.corpus, 1))
+        for clip in split.train
+    ]
+    streaming = sorted((data / "streaming").rglob("*.opus"))
+    sounds = list_sounds(data / "noise" / "noise.csv", "training")
+    return labelled + [Recording(path, "", -1) for path in [*streaming, *sounds]]
+
+
+def augmenter_of(data: Path, chances: Chances) -> Augmenter:
+    """Return what adds noise and rooms of the training side."""
+    return Augmenter(
+        noises=read_sounds(data / "noise", "noise.csv", "training"),
+        rooms=read_sounds(data / "rir", "rir.csv", "training", "calibration"),
+        chances=chances,
+    )
+
+
+def speakers_of(split: Split) -> dict[str, list[str]]:
+    """Return the speakers of each side."""
+    sides = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {side: sorted({clip.speaker for clip in clips}) for side, clips in sides.items()}
+
+
+def bill_of_materials(
+    settings: EncoderSettings, split: Split, data: Path, recordings: Sequence[Recording]
+) -> list[Row]:
+    """Return what the encoder's weights are learnt from: one row a corpus, sounds and teacher included."""
+    rows = [_corpus(split.train, name) for name in sorted({clip.corpus for clip in split.train})]
+    for folder, name in (("ami", "AMI (meetings, without labels)"), ("librispeech", "LibriSpeech (without labels)")):
+        files = [recording for recording in recordings if recording.path.parent.name == folder]
+        rows.append(_row(name, "CC BY 4.0", len(files)))
+    noises = len(list_sounds(data / "noise" / "noise.csv", "training"))
+    rows.append(_row("noise recordings", "CC0 or CC BY", noises))
+    rooms = sum(len(list_sounds(data / "rir" / "rir.csv", side)) for side in ("training", "calibration"))
+    rows.append(_row("room responses", "Apache-2.0 or MIT", rooms))
+    rows.append(_row(f"{settings.teacher_name} (teacher)", settings.teacher_licence, len(recordings)))
+    return rows
+
+
+def sentences_row(data: Path) -> Row:
+    """Return the row of the written sentences that the text branches learn from."""
+    sentences = read_sentences(data / "text" / "goemotions.csv.gz")
+    count = sum(sentence.split == "train" and sentence.emotion in FOUR_CLASSES for sentence in sentences)
+    return _row("GoEmotions (sentences)", "CC BY 4.0", count)
+
+
+def _corpus(clips: Sequence[Clip], name: str) -> Row:
+    own = [clip for clip in clips if clip.corpus == name]
+    return _row(name, own[0].licence, len(own), len({clip.speaker for clip in own}))
+
+
+def _row(corpus: str, licence: str, utterances: int, speakers: int = 0) -> Row:
+    return {"corpus": corpus, "licence": licence, "utterances": utterances, "speakers": speakers}

@@ -57,13 +57,13 @@ figures: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 
 model: $(VENV)/.dev
-	$(BIN)/python -m train.distill train/configs/mdat.toml --run runs/mdat
-	$(BIN)/python -m train.distill train/configs/mdat-distilled.toml --run runs/mdat-distilled \
-	  --start runs/mdat/best.safetensors --teacher "$(TEACHER)"
-	$(BIN)/python -m train.keep runs/mdat-distilled
-	$(BIN)/python export/to_onnx.py train/checkpoints/mdat.safetensors --out build/mdat
+	$(BIN)/python -m train.distill train/configs/students/encoder.toml --teacher "$(TEACHER)" --run runs/encoder
+	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
+	  --encoder runs/encoder --run runs/students
+	$(BIN)/python -m train.keep runs/students
+	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8
-	$(BIN)/python -m train.evaluate build/mdat-int8 --corpora emodb cremad nemo ravdess emovo --out benchmarks/results/mdat-int8.json
+	$(BIN)/python -m train.evaluate build/mdat-int8 --out benchmarks/results/mdat-int8.json
 	$(BIN)/python export/card.py build/mdat-int8 --metrics benchmarks/results/mdat-int8.json
 	rm -rf edge_ser/models/mdat-int8
 	mkdir -p edge_ser/models

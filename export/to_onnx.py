@@ -134,6 +134,10 @@ def build_manifest(student: Student, header: dict[str, Any]) -> dict[str, Any]:
                 for key in ("checkpoint_sha256", "encoder_sha256", "settings", "validation", "speakers")
             },
             "parameters": sum(parameter.numel() for parameter in student.parameters()),
+            "parameters_by_part": {
+                name: sum(parameter.numel() for parameter in part.parameters())
+                for name, part in student.named_children()
+            },
             "environment": environment("torch", "onnxruntime", "numpy"),
         },
         "metrics": {},

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
+
+from train.students.bank import FRAME_SAMPLES, Recording, open_bank  # noqa: E402
+from train.teacher import FrameTeacher, hidden_states  # noqa: E402
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> list[Recording]:
+    rng = np.random.default_rng(0)
+    made = []
+    for place, (seconds, label) in enumerate([(1.3, 2), (9.0, 0), (2.0, -1)]):
+        path = tmp_path / f"{place}.wav"
+        soundfile.write(path, 1e-3 * rng.standard_normal(int(16_000 * seconds)), 16_000)
+        made.append(Recording(path, f"s{place}", label))
+    return made
+
+
+def test_the_teacher_hears_what_transformers_prepares(tiny_teacher: Path) -> None:
+    from transformers import WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    wave = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.05
+    teacher = FrameTeacher(tiny_teacher, layers=(1, 2))
+    features = WhisperFeatureExtractor.from_pretrained(tiny_teacher)
+    mel = features(wave, sampling_rate=16_000, padding="do_not_pad", return_tensors="pt").input_features
+    with torch.no_grad():
+        states = hidden_states(WhisperEncoder.from_pretrained(tiny_teacher).float().eval(), mel)
+    expected = torch.cat([states[1], states[2]], dim=-1)[0].reshape(50, 2, -1).mean(1)
+    assert np.allclose(teacher(wave), expected.numpy(), atol=0.05)  # the teacher calculates in bfloat16
+
+
+def test_a_bank_keeps_waves_beside_the_frames_of_just_these_waves(
+    recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    teacher = FrameTeacher(tiny_teacher)
+    bank = open_bank(recordings, teacher, tmp_path / "cache", variants=3, seed=0)
+    assert {item.recording for item in bank.items} == {0, 1, 2}
+    assert max(item.samples for item in bank.items) <= 8 * 16_000
+    everything = bank.targets.astype(np.float32)
+    assert everything.shape == (sum(item.frames for item in bank.items), teacher.size)
+    for item in bank.items[::3]:
+        heard = teacher(bank.wave(item, 0, item.frames))
+        kept = bank.frames(item, 0, item.frames)
+        # Kept frames are standardised by channel over the bank, so each frame stands out from the next as before.
+        changes, kept_changes = np.diff(heard, axis=0), np.diff(kept, axis=0)
+        agreement = np.corrcoef(changes.ravel(), (kept_changes * changes.std(0)).ravel())[0, 1]
+        late = np.corrcoef(changes[1:].ravel(), (kept_changes * changes.std(0))[:-1].ravel())[0, 1]
+        assert agreement > 0.8 > 0.3 > late and item.samples == item.frames * FRAME_SAMPLES
+
+
+def test_quiet_recordings_are_brought_to_one_level_and_reversed_ones_lose_their_label(
+    recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    bank = open_bank(recordings, FrameTeacher(tiny_teacher), tmp_path / "cache", variants=12, seed=0)
+    levels = [float(np.sqrt(np.mean(bank.wave(item, 0, item.frames) ** 2))) for item in bank.items]
+    assert min(levels) > 0.045 and max(levels) < 0.055
+    labels = [item.label for item in bank.items if item.recording == 0]
+    assert labels[0] == 2 and -1 in labels  # as recorded; too fast, too slow or reversed
+    assert {item.label for item in bank.items if item.recording == 2} == {-1}
+
+
+def test_a_bank_is_made_once(recordings: list[Recording], tiny_teacher: Path, tmp_path: Path) -> None:
+    teacher = FrameTeacher(tiny_teacher)
+    first = open_bank(recordings, teacher, tmp_path / "cache", variants=2, seed=0)
+    again = open_bank(recordings, SilentTeacher(teacher), tmp_path / "cache", variants=2, seed=0)  # type: ignore[arg-type]
+    assert first.items == again.items
+
+
+class SilentTeacher:
+    """A teacher that can say who it is, and must not be asked anything else."""
+
+    def __init__(self, teacher: FrameTeacher) -> None:
+        self.digest, self.size = teacher.digest, teacher.size
+
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        raise AssertionError("the bank was made already")

@@ -22,8 +22,14 @@ from edge_ser.errors import AudioFormatError
 if TYPE_CHECKING:
     import soundfile
 
+AUDIO_SUFFIXES = frozenset(
+    {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav"}
+)
+"""Files in a folder are taken for audio by these, in lower case."""
 BLOCK_S = 1.0
 PACE_S = 0.02
+LONGEST_WHOLE_S = 7200.0
+"""Seconds; a small file can hold days of silence, which would not fit into memory at once."""
 _FILE_STARTS = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")
 PCM_READ_BYTES = 32_000
 # What libsndfile writes about a container whose header promises more bytes than the file has.
@@ -65,9 +71,19 @@ def read_samples(path: str | Path) -> NDArray[np.float32]:
     """Return a whole file as mono float32 in [-1, 1], shape (n,), at 16 kHz.
 
     Raises:
-        AudioFormatError: As for `read_blocks`.
+        AudioFormatError: As for `read_blocks`, or it is longer than `LONGEST_WHOLE_S`.
     """
-    return np.concatenate(list(read_blocks(path)))
+    blocks: list[NDArray[np.float32]] = []
+    room = round(LONGEST_WHOLE_S * SAMPLE_RATE_HZ)
+    for block in read_blocks(path):
+        room -= len(block)
+        if room < 0:
+            raise AudioFormatError(
+                f"{path} is longer than {LONGEST_WHOLE_S / 3600:g} hours, as a whole less is needed. "
+                f"Judge it utterance by utterance: edge-ser classify {path}"
+            )
+        blocks.append(block)
+    return np.concatenate(blocks)
 
 
 def pcm_blocks(binary_file: BinaryIO | RawIOBase) -> Iterator[NDArray[np.float32]]:

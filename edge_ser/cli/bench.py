@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import edge_ser
 from edge_ser.audio import SAMPLE_RATE_HZ
+from edge_ser.cli import crowd
 from edge_ser.cli.options import Commands, add_vad, load_model, positive_int, utterance_seconds
 from edge_ser.cli.tables import add_format, print_json
 from edge_ser.environment import environment
@@ -27,13 +28,19 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "bench",
         help="measure the speed here",
-        description="Measures the time from an utterance's samples to its event, and the cost of speech detection.",
+        description="Measures the time from an utterance's samples to its event, and the cost of speech detection; "
+        "with --streams, what many people who talk at once have to wait.",
     )
     parser.add_argument("--model", metavar="M", help="a bundled model's name or a bundle's folder")
-    parser.add_argument("--input", metavar="FILE", help="audio to measure with (default: a synthetic voice)")
+    parser.add_argument(
+        "--input",
+        metavar="FILE",
+        help="audio to measure with (default: a synthetic voice); with --streams a folder, too",
+    )
     parser.add_argument("--duration", type=utterance_seconds, default=3.0, metavar="S", help="seconds of an utterance")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="processor threads")
     parser.add_argument("--repeat", type=positive_int, default=100, metavar="N", help="utterances to measure")
+    crowd.add_options(parser)
     add_vad(parser)
     add_format(parser)
     parser.set_defaults(run=run, provider="auto")
@@ -41,6 +48,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print; the last line of the text is one JSON object."""
+    if arguments.streams is not None:
+        return crowd.run(arguments)
+
     import numpy as np
 
     audio = _audio(arguments)

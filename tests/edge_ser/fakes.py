@@ -104,7 +104,7 @@ def without_latency(events: list[object]) -> list[object]:
 def scripted_audio(script: list[tuple[bool, float]], seed: int = 0) -> NDArray[np.float32]:
     """Return audio that `ScriptedDetector` hears as written: (is speech, seconds) after one another."""
     rng = np.random.default_rng(seed)
-    ranges = [((0.4, 0.8) if is_speech else (0.0, 0.1), round(seconds * RATE_HZ)) for is_speech, seconds in script]
+    ranges = [((0.4, 0.8) if is_speech else (0.0, 0.02), round(seconds * RATE_HZ)) for is_speech, seconds in script]
     parts = [rng.uniform(low, high, samples) for (low, high), samples in ranges]
     return np.concatenate([np.empty(0), *parts]).astype(np.float32)
 

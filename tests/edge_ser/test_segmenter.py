@@ -13,9 +13,12 @@ from edge_ser.segmenter_options import SegmenterOptions
 
 RATE_HZ = 16_000
 SMALL = SegmenterOptions(max_utterance_s=2.0, cut_search_s=0.8)
+DOUBT = 0.27
+PRE_ROLL = round(SegmenterOptions().pre_roll_s * RATE_HZ)
+LONGEST_PRE_ROLL = round(SegmenterOptions().longest_pre_roll_s * RATE_HZ)
 
 # Runs of frames that are all speech, all doubtful (between the thresholds) or all silence.
-scripts = st.lists(st.tuples(st.sampled_from([0.0, 0.4, 1.0]), st.integers(1, 40)), max_size=12)
+scripts = st.lists(st.tuples(st.sampled_from([0.0, DOUBT, 1.0]), st.integers(1, 40)), max_size=12)
 
 
 def ramp(samples: int) -> np.ndarray:
@@ -108,7 +111,8 @@ def test_all_speech_is_in_utterances_and_every_utterance_has_speech(script):
 @given(script=scripts)
 @settings(max_examples=150, deadline=None)
 def test_pre_roll_is_all_there_is_and_never_taken_from_an_utterance(script):
-    probabilities = frames_of(script)
+    # Without hints of speech; the tests of hints follow below.
+    probabilities = frames_of([(0.0 if probability == DOUBT else probability, count) for probability, count in script])
     decisions, _, _ = run(probabilities)
     is_speech = speech_samples(probabilities)
     earlier_end = 0
@@ -137,7 +141,7 @@ def test_each_onset_is_followed_by_its_utterance(script):
 def test_finish_is_a_fresh_start(script):
     _, used, samples = run(frames_of(script))
     fresh = Segmenter(SMALL)
-    for probability in [0.4, 1.0, 1.0, 0.4, 0.0]:
+    for probability in [DOUBT, 1.0, 1.0, DOUBT, 0.0]:
         decided = used.push(ramp(512), probability)
         assert borders_of(decided, samples.size) == borders_of(fresh.push(ramp(512), probability))
     assert borders_of(used.finish(), samples.size) == borders_of(fresh.finish())
@@ -153,7 +157,34 @@ def test_silence_is_held_no_longer_than_the_pre_roll():
     for _ in range(500):
         segmenter.push(ramp(512), 0.0)
         held.add(segmenter.undecided_samples)
-    assert max(held) == round(SegmenterOptions().pre_roll_s * RATE_HZ)
+    assert max(held) == PRE_ROLL
+    for _ in range(500):
+        segmenter.push(ramp(512), 0.1)
+        held.add(segmenter.undecided_samples)
+    assert max(held) == LONGEST_PRE_ROLL
+
+
+def test_a_hint_of_speech_moves_the_start_back_to_before_it():
+    for hint_frames in (1, 5, 15):
+        decisions, _, _ = run([0.0] * 60 + [0.1] + [0.0] * (hint_frames - 1) + [1.0] * 20, SegmenterOptions())
+        (utterance,) = utterances_of(decisions)
+        assert utterance.start_sample == 60 * 512 - PRE_ROLL
+        assert utterance.speech_samples == 20 * 512
+
+
+def test_hints_reach_back_only_so_far_and_never_start_an_utterance():
+    decisions, _, samples = run([0.1] * 200 + [1.0] * 20, SegmenterOptions())
+    (utterance,) = utterances_of(decisions)
+    assert utterance.start_sample == 200 * 512 - LONGEST_PRE_ROLL
+    decisions, _, samples = run([0.1] * 200, SegmenterOptions())
+    assert utterances_of(decisions) == []
+    assert sum(item.end_sample - item.start_sample for item in decisions if isinstance(item, Silence)) == samples.size
+
+
+def test_a_hint_is_forgotten_once_it_is_too_long_ago():
+    decisions, _, _ = run([0.0] * 60 + [0.1] + [0.0] * 60 + [1.0] * 20, SegmenterOptions())
+    (utterance,) = utterances_of(decisions)
+    assert utterance.start_sample == 121 * 512 - PRE_ROLL
 
 
 def test_an_open_utterance_is_held_no_longer_than_its_limit_and_the_hangover():
@@ -169,7 +200,7 @@ def test_an_open_utterance_is_held_no_longer_than_its_limit_and_the_hangover():
 def test_utterance_keeps_pre_roll_and_post_roll_and_leaves_the_rest_to_silence():
     decisions, _, _ = run([0.0] * 50 + [1.0] * 25 + [0.0] * 50, SegmenterOptions())
     (utterance,) = utterances_of(decisions)
-    assert utterance.start_sample == 50 * 512 - 4800
+    assert utterance.start_sample == 50 * 512 - PRE_ROLL
     assert utterance.end_sample == 75 * 512 + 3200
     assert utterance.speech_samples == 25 * 512
     assert not utterance.too_short
@@ -179,7 +210,7 @@ def test_what_the_hangover_leaves_is_the_pre_roll_of_the_next_utterance():
     decisions, _, _ = run([1.0] * 20 + [0.0] * 16 + [1.0] * 20, SegmenterOptions())
     first, second = utterances_of(decisions)
     assert first.end_sample == 20 * 512 + 3200
-    assert second.start_sample == max(first.end_sample, 36 * 512 - 4800) > first.end_sample - 1
+    assert second.start_sample == max(first.end_sample, 36 * 512 - PRE_ROLL)
 
 
 @pytest.mark.parametrize(("pause_frames", "utterances"), [(23, 1), (24, 1), (25, 2)])
@@ -190,7 +221,7 @@ def test_only_a_pause_as_long_as_the_hangover_ends_an_utterance(pause_frames, ut
 
 
 def test_doubtful_frames_continue_speech_but_do_not_start_it():
-    decisions, _, _ = run([0.4] * 20 + [1.0] * 10 + [0.4] * 10 + [0.0] * 20 + [0.4] * 20, SegmenterOptions())
+    decisions, _, _ = run([DOUBT] * 20 + [1.0] * 10 + [DOUBT] * 10 + [0.0] * 20 + [DOUBT] * 20, SegmenterOptions())
     (utterance,) = utterances_of(decisions)
     assert utterance.speech_samples == 20 * 512
 
@@ -263,9 +294,11 @@ def test_skip_moves_the_clock():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"threshold": 0.3},
+        {"threshold": 0.2},
         {"threshold": 1.5},
         {"pre_roll_s": -0.1},
+        {"longest_pre_roll_s": 0.1},
+        {"hint_probability": 1.5},
         {"post_roll_s": 0.6},
         {"min_speech_s": -1.0},
         {"cut_search_s": 0.2},

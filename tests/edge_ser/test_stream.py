@@ -114,7 +114,9 @@ def test_silence_gives_a_summary_only(seconds):
 
 def test_speech_is_announced_while_it_lasts():
     stream = new_stream()
-    assert stream.push(scripted_audio([(False, 1.0), (True, 0.1)])) == [SpeechStarted(1, 15872 / RATE_HZ - 0.3)]
+    assert stream.push(scripted_audio([(False, 1.0), (True, 0.1)])) == [
+        SpeechStarted(1, 15872 / RATE_HZ - SMALL.pre_roll_s)
+    ]
 
 
 def test_long_speech_loses_nothing():

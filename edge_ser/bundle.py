@@ -13,12 +13,14 @@ from pathlib import Path
 
 from edge_ser.errors import BundleError
 from edge_ser.graph_io import Input, Output
-from edge_ser.manifest import MANIFEST_NAME, Manifest, TrainingCorpus, check_file_name
+from edge_ser.manifest import MANIFEST_NAME, Base, Manifest, TrainingCorpus, check_file_name
+from edge_ser.private_file import read_regular_file
 
-__all__ = ["Bundle", "Input", "Manifest", "Output", "TrainingCorpus", "bundled_names", "find_bundle"]
+__all__ = ["Base", "Bundle", "Input", "Manifest", "Output", "TrainingCorpus", "bundled_names", "find_bundle"]
 
 _MODELS_FOLDER = Path(__file__).parent / "models"
 _BLOCK_BYTES = 1 << 20
+_LARGEST_MANIFEST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,33 +31,43 @@ class Bundle:
     """Where it lies."""
     manifest: Manifest
     """What it holds."""
+    base: Bundle | None = None
+    """The bundle whose graph a delta bundle runs; None where it has its own."""
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Bundle:
         """Return the bundle in a folder, every listed file checked against its hash.
 
-        Files that the manifest does not list are never opened.
+        Files that the manifest does not list are never opened. The base of a delta bundle is looked for among the
+        bundled models, then beside the folder.
 
         Raises:
-            BundleError: The folder, the manifest or a file is missing, damaged, unsafe or of another version.
+            BundleError: The folder, the manifest, a file or the base is missing, damaged, unsafe or of another version.
         """
         folder = Path(path)
-        if not folder.is_dir():
+        # Not Path.is_dir or is_file, here and below: they raise for a name that is too long.
+        if not os.path.isdir(folder):
             raise BundleError(f"no folder {folder}; need a bundle; see what is bundled: edge-ser models")
         where = folder / MANIFEST_NAME
         try:
-            text = where.read_bytes()
+            text = read_regular_file(where, _LARGEST_MANIFEST_BYTES)
         except OSError as problem:
             raise BundleError(
                 f"cannot read {where} ({problem.strerror}); need a bundle's folder; "
                 "see what is bundled: edge-ser models"
             ) from None
+        if len(text) > _LARGEST_MANIFEST_BYTES:
+            raise BundleError(
+                f"{where} is larger than {_LARGEST_MANIFEST_BYTES} bytes, no manifest is; copy the whole bundle again"
+            )
         bundle = Bundle(folder, Manifest.from_json(text, str(where)))
         for name in bundle.manifest.needed_files():
             bundle.path(name)
         for name, expected in bundle.manifest.files.items():
             _check_hash(bundle.path(name), expected)
-        return bundle
+        if bundle.manifest.base is None:
+            return bundle
+        return replace(bundle, base=_open_base(folder, bundle.manifest))
 
     @staticmethod
     def write(folder: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes | Path]) -> Bundle:
@@ -87,13 +99,20 @@ class Bundle:
             shutil.rmtree(draft, ignore_errors=True)
         return replace(opened, folder=target)
 
+    @property
+    def identity(self) -> Base:
+        """What a delta bundle calls this one."""
+        return Base(self.folder.name, _sha256(self.folder / MANIFEST_NAME))
+
     def path(self, name: str) -> Path:
-        """Return the path of a file that the manifest lists.
+        """Return the path of a file that the manifest, or that of the base, lists.
 
         Raises:
-            BundleError: The manifest does not list it, or it leads out of the folder.
+            BundleError: Neither lists it, or it leads out of the folder.
         """
         if name not in self.manifest.files:
+            if self.base is not None:
+                return self.base.path(name)
             listed = ", ".join(sorted(self.manifest.files)) or "nothing"
             raise BundleError(f"{self.folder} lists {listed} in 'files'; need '{name}' there; export the bundle again")
         path = self.folder / name
@@ -131,13 +150,47 @@ def find_bundle(name_or_folder: str | os.PathLike[str]) -> Bundle:
     names = bundled_names()
     if wanted in names:
         return Bundle.open(_MODELS_FOLDER / wanted)
-    if wanted and Path(wanted).is_dir():
+    if wanted and os.path.isdir(wanted):
         return Bundle.open(wanted)
     close = difflib.get_close_matches(wanted, names, n=1)
     advice = f"did you mean '{close[0]}'?" if close else "see what is bundled: edge-ser models"
     raise BundleError(
         f"no model '{wanted}'; need a bundle's folder or one of the bundled: {', '.join(names) or 'none'}; {advice}"
     )
+
+
+def _open_base(folder: Path, manifest: Manifest) -> Bundle:
+    wanted = manifest.base
+    assert wanted is not None
+    seen = []
+    for base in (_MODELS_FOLDER / wanted.name, Path(os.path.abspath(folder)).parent / wanted.name):
+        if not os.path.isfile(base / MANIFEST_NAME):
+            continue
+        try:
+            is_it = _sha256(base / MANIFEST_NAME) == wanted.sha256
+        except OSError:
+            continue
+        if is_it:
+            return _whole(Bundle.open(base), folder)
+        seen.append(base)
+    if seen:
+        raise BundleError(
+            f"{folder} was adapted from another version of '{wanted.name}' than {seen[-1]}; need the same; "
+            "adapt again with the clips: edge-ser adapt --help"
+        )
+    raise BundleError(
+        f"{folder} was adapted from '{wanted.name}', which is neither bundled nor beside it; "
+        f"need that bundle's folder there: {folder.parent / wanted.name}"
+    )
+
+
+def _whole(base: Bundle, delta: Path) -> Bundle:
+    if base.manifest.base is not None:
+        raise BundleError(
+            f"{delta} builds on {base.folder}, which is adapted itself; need one with a graph of its own; "
+            "adapt again with the clips: edge-ser adapt --help"
+        )
+    return base
 
 
 def _stays_inside(path: Path, folder: Path) -> bool:
@@ -156,7 +209,7 @@ def _sha256(path: Path) -> str:
 
 
 def _check_hash(path: Path, expected: str) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BundleError(f"{path} is missing; need every file of the manifest; copy the whole bundle again")
     try:
         got = _sha256(path)

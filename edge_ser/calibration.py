@@ -48,7 +48,7 @@ class Calibration:
         ]
         if sorted({row.risk for row in rows}) != [row.risk for row in rows]:
             fields.fail("'risks' must be ordered by rising risk, each risk once")
-        temperature = fields.number("temperature", lambda value: value > 0, "a number above 0")
+        temperature = fields.number("temperature", lambda value: 1e-3 <= value <= 1e3, "a number from 0.001 to 1000")
         return Calibration(temperature, _share(fields, "default_risk"), tuple(rows))
 
     def to_dict(self) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,8 +53,11 @@ def read_manifest(path: Path) -> list[Clip]:
     """
     if not path.is_file():
         raise ConfigError(f"no manifest at {path}; need a CSV with {', '.join(_REQUIRED)}; pass --data FOLDER")
-    with path.open(encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines, restval=""))
+    except (OSError, ValueError, csv.Error) as problem:  # ValueError: no UTF-8.
+        raise ConfigError(f"{path} cannot be read as CSV ({problem}); need UTF-8 text; check the file") from None
     if not rows:
         raise ConfigError(f"{path} lists no clip; need one row a clip")
     missing = [column for column in _REQUIRED if column not in rows[0]]
@@ -66,7 +70,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
 def _clip(row: dict[str, str], line: int, manifest: Path) -> Clip:
     audio = manifest.parent / row["path"]
-    if not audio.is_file():
+    if not os.path.isfile(audio):  # Not Path.is_file: it raises for a name that is too long.
         raise ConfigError(f"{manifest}:{line}: no file {audio}; need every listed clip")
     if row["emotion4"] and row["emotion4"] not in FOUR_CLASSES:
         raise ConfigError(f"{manifest}:{line}: emotion4 is {row['emotion4']!r}; need one of {FOUR_CLASSES} or nothing")

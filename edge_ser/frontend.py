@@ -44,7 +44,7 @@ class FrontEnd:
             voice: What is known of the speaker; None is a fresh profile.
 
         Raises:
-            BundleError: The bundle's tokenizer does not open.
+            BundleError: The bundle's tokenizer does not open, or fails on the transcript.
             ConfigError: The voice belongs to another model.
         """
         inputs: dict[str, NDArray[Any]] = {}
@@ -61,7 +61,7 @@ class FrontEnd:
         """Return the inputs that carry a transcript; None or blank is no text.
 
         Raises:
-            BundleError: The bundle's tokenizer does not open.
+            BundleError: The bundle's tokenizer does not open, or fails on the transcript.
         """
         if self._ids is None or self._mask is None:
             return {}
@@ -94,7 +94,10 @@ class FrontEnd:
         text = transcript[: ids.max_tokens * _LONGEST_TOKEN]
         # A host's transcript may hold half a surrogate pair, which the tokenizer refuses.
         text = text.encode("utf-8", "replace").decode("utf-8")
-        return list(self._tokenizer.encode(text).ids)
+        try:
+            return list(self._tokenizer.encode(text).ids)
+        except Exception as problem:  # The package raises plain Exception.
+            raise _no_tokenizer(self._bundle, problem) from None
 
 
 def _open_tokenizer(bundle: Bundle, ids: Input) -> Tokenizer:
@@ -108,11 +111,15 @@ def _open_tokenizer(bundle: Bundle, ids: Input) -> Tokenizer:
     except BundleError:
         raise
     except Exception as problem:  # The package raises plain Exception.
-        raise BundleError(
-            f"{bundle.path(TOKENIZER_NAME)} is no tokenizer ({problem}); need one that the tokenizers package reads; "
-            "export the bundle again: python export/to_onnx.py --help"
-        ) from None
+        raise _no_tokenizer(bundle, problem) from None
     return tokenizer
+
+
+def _no_tokenizer(bundle: Bundle, problem: Exception) -> BundleError:
+    return BundleError(
+        f"{bundle.path(TOKENIZER_NAME)} is no tokenizer ({problem}); need one that the tokenizers package reads; "
+        "export the bundle again: python export/to_onnx.py --help"
+    )
 
 
 def _voice_input(voice: VoiceProfile | None, item: Input) -> NDArray[np.float32]:

@@ -17,6 +17,8 @@ FRAMES_NAME = "frames"
 _DTYPES = {"audio": "float32", "text_ids": "int64", "text_mask": "int64", "prosody": "float32", "voice": "float32"}
 _LATER_KINDS = ("mfcc",)
 _PROSODY_WIDTH = 103
+_LARGEST_EMBEDDING = 65_536
+"""Numbers; memory is set aside for as many as a manifest promises."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Input:
             parameters.count("max_tokens", minimum=1)
         if kind == "voice":
             parameters.text("space")
-            _check_shape(fields, (1, 2 * parameters.count("embedding_size", minimum=1) + 1))
+            _check_shape(fields, (1, 2 * parameters.count("embedding_size", 1, _LARGEST_EMBEDDING) + 1))
         elif kind == "prosody":
             _check_shape(fields, (1, _PROSODY_WIDTH))
         else:

@@ -10,6 +10,11 @@ from typing import NoReturn
 
 from edge_ser.errors import EdgeSerError
 
+_MOST_LEVELS = 50
+"""Of objects and lists in each other; Python itself gives up at some hundreds, here or where the value is written."""
+_MOST_DIGITS = 1000
+_LARGEST_COUNT = 10**15
+
 
 @dataclass(frozen=True)
 class JsonObject:
@@ -29,10 +34,15 @@ class JsonObject:
         """Return the object that UTF-8 `text` holds.
 
         Raises:
-            EdgeSerError: An `error`: the text is not JSON, or not an object.
+            EdgeSerError: An `error`: the text is not JSON, not an object, or holds what could not be written as JSON.
         """
         try:
-            plain = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
+            plain = json.loads(
+                text.decode("utf-8"), parse_constant=_refuse_constant, parse_int=_whole, parse_float=_finite
+            )
+            _check_levels(plain)
+            # Half a surrogate pair, which JSON can spell, is no text that a file or a terminal takes.
+            json.dumps(plain, ensure_ascii=False).encode()
         except (ValueError, RecursionError) as problem:
             raise error(f"{where} is not valid JSON ({problem}); {remedy}") from None
         return JsonObject({}, where, remedy, error).child(plain, where)
@@ -61,11 +71,13 @@ class JsonObject:
             self._mistyped(key, value, words)
         return float(value)
 
-    def count(self, key: str, minimum: int = 0) -> int:
-        """Return a whole number, `minimum` or more."""
+    def count(self, key: str, minimum: int = 0, maximum: int = _LARGEST_COUNT) -> int:
+        """Return a whole number from `minimum` to `maximum`."""
         value = self.value(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
             self._mistyped(key, value, f"a whole number, {minimum} or more")
+        if value > maximum:
+            self._mistyped(key, value, f"a whole number, at most {maximum}")
         return value
 
     def texts(self, key: str, at_least: int = 0) -> tuple[str, ...]:
@@ -131,3 +143,28 @@ def _name(value: object) -> str:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is no JSON number")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits is too long")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
+def _check_levels(plain: object) -> None:
+    level = [plain]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"it is nested more than {_MOST_LEVELS} levels deep")

@@ -19,9 +19,14 @@ FORMAT_VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
+HEAD_NAME = "head.npz"
+"""File of a delta bundle: the adapted head."""
 
 _PRECISIONS = ("fp32", "int8")
 _REMEDY = "export the bundle again: python export/to_onnx.py --help"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_NAME_WORDS = "letters, digits, dot, dash and underscore"
+_SHA256 = "[0-9a-f]{64}"
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,16 @@ class TrainingCorpus:
     """Clips used in training."""
     speakers: int
     """Speakers used in training."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The bundle that a delta bundle builds on."""
+
+    name: str
+    """A bundled name, or the name of a folder beside the delta bundle's."""
+    sha256: str
+    """SHA-256 of its manifest file."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ class Manifest:
     max_duration_s: float
     """Seconds; longer utterances are judged in windows."""
     graphs: Mapping[str, str]
-    """File of each graph; a student has one, `model`."""
+    """File of each graph; a student has one, `model`, a delta bundle none: the graph is its base's."""
     inputs: tuple[Input, ...]
     """What the graph is told."""
     outputs: tuple[Output, ...]
@@ -76,6 +91,8 @@ class Manifest:
     """What was measured on them."""
     files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of every file, by name; `Bundle.write` fills it in."""
+    base: Base | None = None
+    """The bundle whose graph a delta bundle runs; None where it has its own."""
 
     def input_of(self, kind: str) -> Input | None:
         """Return the input of a kind, or None where the model has none."""
@@ -83,6 +100,8 @@ class Manifest:
 
     def needed_files(self) -> tuple[str, ...]:
         """Return the names of the files without which the model cannot answer."""
+        if self.base is not None:
+            return (HEAD_NAME,)
         return (*self.graphs.values(), *([TOKENIZER_NAME] if self.input_of("text_ids") else []))
 
     def to_json(self) -> str:
@@ -93,7 +112,7 @@ class Manifest:
         """
         plain = {"format_version": FORMAT_VERSION, **asdict(self), "calibration": self.calibration.to_dict()}
         try:
-            return json.dumps({**plain, "base": None}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         except (TypeError, ValueError) as problem:
             raise BundleError(f"{self.name}: not JSON: {problem}; need plain, finite data in every field") from None
 
@@ -111,14 +130,14 @@ class Manifest:
         fields = JsonObject.parse(text, where, _REMEDY, BundleError)
         _check_version(fields)
         manifest = Manifest(
-            name=_matching(fields, "name", r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, dot, dash and underscore"),
+            name=_matching(fields, "name", _NAME, _NAME_WORDS),
             system=fields.text("system"),
             precision=_matching(fields, "precision", "|".join(_PRECISIONS), " or ".join(_PRECISIONS)),
             labels=fields.texts("labels", at_least=2),
             attributes=fields.texts("attributes"),
             sample_rate_hz=fields.count("sample_rate_hz"),
-            min_duration_s=fields.number("min_duration_s", lambda value: value > 0, "a number above 0"),
-            max_duration_s=fields.number("max_duration_s", lambda value: value > 0, "a number above 0"),
+            min_duration_s=fields.number("min_duration_s", lambda value: 0 < value <= 60, "above 0 and at most 60"),
+            max_duration_s=fields.number("max_duration_s", lambda value: 0.01 <= value <= 600, "from 0.01 to 600"),
             graphs=fields.named_texts("graphs"),
             inputs=tuple(Input.from_json(item) for item in fields.objects("inputs")),
             outputs=tuple(Output.from_json(item) for item in fields.objects("outputs")),
@@ -128,6 +147,7 @@ class Manifest:
             provenance=fields.free("provenance"),
             metrics=fields.free("metrics"),
             files=fields.named_texts("files"),
+            base=None if fields.value("base") is None else _read_base(fields.nested("base")),
         )
         _check_files(manifest, fields)
         _check_rate_and_durations(manifest, fields)
@@ -144,8 +164,6 @@ def _check_version(fields: JsonObject) -> None:
         )
     if version < FORMAT_VERSION:
         fields.fail(f"format version {version} is older than {FORMAT_VERSION}, the oldest known here")
-    if fields.value("base") is not None:
-        raise BundleError(f"{fields.where}: delta bundles need a newer edge-ser; {UPGRADE}")
 
 
 def _matching(fields: JsonObject, key: str, pattern: str, need: str) -> str:
@@ -160,12 +178,21 @@ def _read_corpus(fields: JsonObject) -> TrainingCorpus:
     )
 
 
+def _read_base(fields: JsonObject) -> Base:
+    return Base(
+        _matching(fields, "name", _NAME, _NAME_WORDS), _matching(fields, "sha256", _SHA256, "64 hexadecimal digits")
+    )
+
+
 def _check_files(manifest: Manifest, fields: JsonObject) -> None:
     for name, sha256 in manifest.files.items():
         check_file_name(name, fields.where)
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
+        if not re.fullmatch(_SHA256, sha256):
             fields.fail(f"the hash of '{name}' is '{sha256[:12]}', need 64 hexadecimal digits")
-    if "model" not in manifest.graphs:
+    if manifest.base is not None:
+        if manifest.graphs:
+            fields.fail("'graphs' and 'base' both name a graph, need one of them")
+    elif "model" not in manifest.graphs:
         fields.fail("'graphs' names no 'model', need the graph file under that key")
 
 

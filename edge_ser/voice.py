@@ -185,9 +185,10 @@ class VoiceProfile:
         """
         try:
             text = read_regular_file(path, _LARGEST_FILE_BYTES)
-        except OSError as problem:
+        except (OSError, ValueError) as problem:  # ValueError: a name that no file can have.
+            reason = problem.strerror if isinstance(problem, OSError) else problem
             raise ConfigError(
-                f"cannot read a voice from {path} ({problem.strerror}); need a file that VoiceProfile.save wrote"
+                f"cannot read a voice from {path} ({reason}); need a file that VoiceProfile.save wrote"
             ) from None
         if len(text) > _LARGEST_FILE_BYTES:
             raise ConfigError(f"{path} is larger than {_LARGEST_FILE_BYTES} bytes, no voice is; {_REMEDY}")
@@ -216,7 +217,7 @@ class VoiceProfile:
             fields.fail("it holds numbers that no voice gives")
 
     def _is_usable(self) -> bool:
-        if self._utterances > _LARGEST_COUNT or (self._squares < 0).any():
+        if (self._squares < 0).any():
             return False
         with np.errstate(over="ignore"):
             return bool(np.isfinite(self.as_input(self._mean.size)).all())

@@ -65,4 +65,11 @@ def open_backend(bundle: Bundle, provider: str = "auto", threads: int | None = N
     # Late, so that importing edge_ser does not load ONNX Runtime.
     from edge_ser.backends.onnx_graph import OnnxGraph
 
-    return OnnxGraph(bundle, threads or min(_DEFAULT_THREADS, os.cpu_count() or 1))
+    count = threads or min(_DEFAULT_THREADS, os.cpu_count() or 1)
+    return OnnxGraph(bundle, count) if bundle.base is None else _adapted(bundle, OnnxGraph(bundle.base, count))
+
+
+def _adapted(bundle: Bundle, backend: Backend) -> Backend:
+    from edge_ser.backends.adapted import open_adapted
+
+    return open_adapted(bundle, backend)

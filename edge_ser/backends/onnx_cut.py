@@ -118,13 +118,18 @@ def _read_node(field: _Field) -> _Node:
     inner = list(_fields(field.content))
     return _Node(
         field.whole,
-        [item.content.decode() for item in inner if item.number == _NODE_INPUT],
-        [item.content.decode() for item in inner if item.number == _NODE_OUTPUT],
+        [_name(item.content) for item in inner if item.number == _NODE_INPUT],
+        [_name(item.content) for item in inner if item.number == _NODE_OUTPUT],
     )
 
 
 def _text(message: bytes, number: int) -> str:
-    return next((field.content.decode() for field in _fields(message) if field.number == number), "")
+    return next((_name(field.content) for field in _fields(message) if field.number == number), "")
+
+
+def _name(content: bytes) -> str:
+    # ONNX Runtime takes any bytes for the name of a value inside the graph.
+    return content.decode(errors="surrogateescape")
 
 
 def _fields(message: bytes) -> Iterator[_Field]:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,12 @@ class OnnxGraph:
         return f"CPU, {self._threads} thread{'s' if self._threads > 1 else ''}"
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Return the graph's outputs by name."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        """Return the graph's outputs by name.
+
+        Raises:
+            BundleError: The graph fails, or answers in another shape than the manifest says.
+        """
+        return _run(self._session, self._bundle, inputs)
 
     def fuse(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Return the same outputs, but for `frames`, from the `frames` of an earlier run in the place of its audio.
@@ -71,12 +75,11 @@ class OnnxGraph:
         The part of the graph behind `frames` is cut out and opened at the first call, which takes some 0.1 s.
 
         Raises:
-            BundleError: The graph's file has changed since it was opened, or needs more than its frames.
+            BundleError: The graph's file has changed since it was opened, needs more than its frames, fails, or
+                answers in another shape than the manifest says.
         """
         session = self._opened_fusion()
-        outputs = [node.name for node in session.get_outputs()]
-        read = {node.name: inputs[node.name] for node in session.get_inputs()}
-        return dict(zip(outputs, session.run(outputs, read), strict=True))
+        return _run(session, self._bundle, {node.name: inputs[node.name] for node in session.get_inputs()})
 
     def _opened_fusion(self) -> onnxruntime.InferenceSession:
         with self._fusion_lock:
@@ -127,10 +130,33 @@ def _open_session(bundle: Bundle, graph: bytes, threads: int) -> onnxruntime.Inf
         ) from None
 
 
+def _run(
+    session: onnxruntime.InferenceSession, bundle: Bundle, inputs: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float32]]:
+    given = {node.name for node in session.get_outputs()}
+    outputs = [output for output in bundle.manifest.outputs if output.name in given]
+    try:
+        answers = session.run([output.name for output in outputs], dict(inputs))
+    except Exception as problem:  # ONNX Runtime's errors share no base but Exception.
+        raise BundleError(
+            f"the graph of {bundle.folder} fails ({str(problem).splitlines()[0]}); need one that takes any utterance; "
+            "export the bundle again: python export/to_onnx.py --help"
+        ) from None
+    for output, values in zip(outputs, answers, strict=True):
+        if len(values.shape) != len(output.shape) or any(
+            isinstance(wanted, int) and size != wanted for size, wanted in zip(values.shape, output.shape, strict=True)
+        ):
+            _misfit(bundle, f"'{output.name}' came in shape {list(values.shape)}", str(list(output.shape)))
+    return {output.name: values for output, values in zip(outputs, answers, strict=True)}
+
+
 def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:
     manifest = bundle.manifest
-    graph_inputs = {node.name: node for node in session.get_inputs()}
-    graph_outputs = {node.name: node for node in session.get_outputs()}
+    try:
+        graph_inputs = {node.name: node for node in session.get_inputs()}
+        graph_outputs = {node.name: node for node in session.get_outputs()}
+    except UnicodeDecodeError as problem:
+        _misfit(bundle, f"a name in the graph is no text ({problem})", "text")
     if set(graph_inputs) != {item.name for item in manifest.inputs}:
         _misfit(bundle, f"the graph's inputs are {_list(graph_inputs)}", _list(item.name for item in manifest.inputs))
     if not set(graph_outputs) >= {item.name for item in manifest.outputs}:
@@ -157,7 +183,7 @@ def _list(names: Any) -> str:
     return ", ".join(sorted(names))
 
 
-def _misfit(bundle: Bundle, got: str, need: str) -> None:
+def _misfit(bundle: Bundle, got: str, need: str) -> NoReturn:
     raise BundleError(
         f"{bundle.folder}: {got}, the manifest says {need}; export the bundle again: python export/to_onnx.py --help"
     )

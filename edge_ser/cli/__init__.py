@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 import edge_ser
-from edge_ser.cli import bench, classify, devices, doctor, listen, models, timeline, voices
+from edge_ser.cli import adapt, bench, classify, devices, doctor, listen, models, timeline, voices
 from edge_ser.cli.text import report
 
-_COMMANDS = (listen, classify, timeline, models, voices, devices, doctor, bench)
+_COMMANDS = (listen, classify, timeline, models, voices, devices, doctor, bench, adapt)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,13 +16,11 @@ from edge_ser.cli.rows import ROWS, Rows
 from edge_ser.cli.text import is_terminal, report
 from edge_ser.errors import AudioFormatError, ConfigError
 from edge_ser.events import Event
+from edge_ser.sources import AUDIO_SUFFIXES
 
 if TYPE_CHECKING:
     from edge_ser.recognizer import EmotionRecognizer
 
-AUDIO_SUFFIXES = frozenset(
-    {".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav"}
-)
 Judge: TypeAlias = Callable[[Path], list[Event]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -161,5 +162,9 @@ def is_terminal(file: TextIO | None) -> bool:
 
 
 def report(message: object) -> None:
-    """Say something to the person, on stderr, in one line."""
-    print(f"edge-ser: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    """Say something to the person, on stderr, in one line; nobody may be there to read it."""
+    try:
+        print(f"edge-ser: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # What stays in the buffer would be tried again at the end, and make that one a failure.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -242,12 +242,6 @@ def test_a_newer_version_is_named_before_its_unknown_content(folder: Path) -> No
         Bundle.open(folder)
 
 
-def test_delta_bundles_need_a_newer_release(folder: Path) -> None:
-    put_manifest(folder, {**manifest_of(folder), "base": {"name": "mdat", "sha256": "0" * 64}})
-    with pytest.raises(BundleError, match="delta bundles need a newer edge-ser"):
-        Bundle.open(folder)
-
-
 @pytest.mark.parametrize("kind", ["mfcc"])
 def test_inputs_of_later_kinds_need_a_newer_release(folder: Path, kind: str) -> None:
     manifest = manifest_of(folder)

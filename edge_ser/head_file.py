@@ -1,0 +1,124 @@
+"""The file of an adapted head: arrays by name, nothing that could be executed."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import NoReturn
+
+import numpy as np
+
+from edge_ser.errors import BundleError
+from edge_ser.head import Floats, Head, Kernel, VoicePrior, Whitening
+
+_VERSION = 1
+_LARGEST_BYTES = 4_000_000
+_LARGEST_VALUE = 1e9
+_SHAPES = {
+    "voice_mean": ("D",),
+    "voice_deviation": ("D",),
+    "axes": ("D", "r"),
+    "gains": ("r",),
+    "amplitudes": ("k",),
+    "reaches": ("k",),
+    "clips": ("n", "D"),
+    "pull": ("n", "labels"),
+    "numbers": (8,),
+}
+_HALF = ("clips",)
+
+
+def head_to_bytes(head: Head) -> bytes:
+    """Return the file that keeps a head; `clips` in half precision, the rest in single."""
+    numbers = [
+        _VERSION,
+        head.voice.heard,
+        head.voice.patience,
+        head.voice.first_trust,
+        head.whitening.scale,
+        head.kernel.constant,
+        head.temperature,
+        head.sharpness,
+    ]
+    arrays = {
+        "voice_mean": head.voice.mean,
+        "voice_deviation": head.voice.deviation,
+        "axes": head.whitening.axes,
+        "gains": head.whitening.gains,
+        "amplitudes": head.kernel.amplitudes,
+        "reaches": head.kernel.reaches,
+        "clips": head.clips,
+        "pull": head.pull,
+        "numbers": np.array(numbers),
+    }
+    file = io.BytesIO()
+    types = {name: np.float16 if name in _HALF else np.float32 for name in arrays}
+    np.savez(file, **{name: values.astype(types[name]) for name, values in arrays.items()})  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def head_from_bytes(content: bytes, where: str, embedding_size: int, labels: int) -> Head:
+    """Return the head that a file keeps.
+
+    Args:
+        content: The file.
+        where: Its path, for messages.
+        embedding_size: Numbers in the base model's embedding, D.
+        labels: Labels of the adapted model.
+
+    Raises:
+        BundleError: It is no such file, or does not fit the model.
+    """
+    arrays = _read(content, where)
+    sizes = {"D": embedding_size, "labels": labels}
+    for name, shape in _SHAPES.items():
+        if name not in arrays or len(arrays[name].shape) != len(shape):
+            _fail(where, f"'{name}' is missing or of another shape")
+        for size, wanted in zip(arrays[name].shape, shape, strict=True):
+            expected = wanted if isinstance(wanted, int) else sizes.setdefault(wanted, size)
+            if size != expected:
+                _fail(where, f"'{name}' has {size} values where {expected} are needed")
+    version, heard, patience, trust, scale, constant, temperature, sharpness = map(float, arrays["numbers"])
+    if version != _VERSION:
+        _fail(where, f"version {version:g} of the format is not {_VERSION}, the one known here")
+    if (
+        min(patience, scale, temperature, sharpness, *arrays["reaches"].tolist()) <= 0
+        or heard < 0
+        or not 0 <= trust <= 1
+    ):
+        _fail(where, "a number is out of its range")
+    return Head(
+        voice=VoicePrior(arrays["voice_mean"], arrays["voice_deviation"], heard, patience, trust),
+        whitening=Whitening(arrays["axes"], arrays["gains"], scale),
+        kernel=Kernel(constant, arrays["amplitudes"], arrays["reaches"]),
+        temperature=temperature,
+        sharpness=sharpness,
+        clips=arrays["clips"],
+        pull=arrays["pull"],
+    )
+
+
+def _read(content: bytes, where: str) -> dict[str, Floats]:
+    arrays: dict[str, Floats] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as file:
+            if sum(item.file_size for item in file.infolist()) > _LARGEST_BYTES:
+                _fail(where, f"it unpacks to more than {_LARGEST_BYTES} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            for name in _SHAPES:
+                values = file[name] if name in file else np.zeros(0)
+                if values.dtype.kind != "f":
+                    _fail(where, f"'{name}' holds no floating-point numbers")
+                arrays[name] = values.astype(np.float64)
+    except BundleError:
+        raise
+    except Exception as problem:  # numpy and zipfile raise many kinds for damaged content.
+        _fail(where, str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
+    for name, values in arrays.items():
+        if not (np.abs(values) <= _LARGEST_VALUE).all():
+            _fail(where, f"'{name}' holds values that are not finite or beyond all sense")
+    return arrays
+
+
+def _fail(where: str, problem: str) -> NoReturn:
+    raise BundleError(f"{where} is no adapted head ({problem}); adapt again: edge-ser adapt --help")

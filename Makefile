@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help listen demo test check lint types format figures model clean
+.PHONY: help listen demo test check lint types format figures students clean
 
 help:
 	@echo "make listen   hear the microphone, or the example recording where there is none"
@@ -12,7 +12,7 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    tests, lint and types, as continuous integration does"
 	@echo "make figures  measure again what README shows (EDGE_SER_DATA: the corpora)"
-	@echo "make model    train, export and quantise mdat-int8 again (EDGE_SER_DATA: the corpora; TEACHER: a Whisper encoder)"
+	@echo "make students train the students, press and evaluate one, in build/ (EDGE_SER_DATA: the corpora; TEACHER: a Whisper encoder)"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,18 +56,15 @@ figures: $(VENV)/.dev
 	$(BIN)/python benchmarks/record.py
 	$(BIN)/python benchmarks/readme.py
 
-model: $(VENV)/.dev
+students: $(VENV)/.dev
 	$(BIN)/python -m train.distill train/configs/students/encoder.toml --teacher "$(TEACHER)" --run runs/encoder
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
 	  --encoder runs/encoder --run runs/students
 	$(BIN)/python -m train.keep runs/students
 	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8
-	$(BIN)/python -m train.evaluate build/mdat-int8 --out benchmarks/results/mdat-int8.json
-	$(BIN)/python export/card.py build/mdat-int8 --metrics benchmarks/results/mdat-int8.json
-	rm -rf edge_ser/models/mdat-int8
-	mkdir -p edge_ser/models
-	cp -r build/mdat-int8 edge_ser/models/mdat-int8
+	$(BIN)/python -m train.evaluate build/mdat-int8 --out build/mdat-int8.json
+	$(BIN)/python export/card.py build/mdat-int8 --metrics build/mdat-int8.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

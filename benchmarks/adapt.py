@@ -7,7 +7,7 @@ does it (the smaller draw is a part of the larger), and `edge_ser.adapt` is run 
 
 - `stranger, first words`: speakers whom nobody adapted to, each clip alone.
 - `stranger, voice known`: the same speakers after ten utterances of theirs, unlabelled, as in a stream.
-- `own voice, first words`: other clips of the speakers who gave the labelled ones, each clip alone.
+- `own voice, known`: other clips of the speakers who gave the labelled ones, after ten of their utterances.
 
 Each row is the mean UA over the draws, with a 95 % interval over speakers (over clips where they are fewer than ten).
 Figures also go to FILE, by default benchmarks/results/adapt.json.
@@ -47,7 +47,7 @@ from train.supports import draw_shots
 
 SHOTS = (5, 10, 15)
 WARM_AFTER = 10
-ROWS = ("stranger, first words", "stranger, voice known", "own voice, first words")
+ROWS = ("stranger, first words", "stranger, voice known", "own voice, known")
 _FEW_SPEAKERS = 10
 _RESAMPLES = 500
 
@@ -125,7 +125,7 @@ def measure(model: str, clips: Sequence[Clip], seeds: int) -> dict[str, Any]:
                 kept = answers.setdefault((row, shots), Answers([], [], [], []))
                 for place in places:
                     item = listened[place]
-                    said = item.answer(recognizer, item.voice if row == ROWS[1] else None)
+                    said = item.answer(recognizer, None if row == ROWS[0] else item.voice)
                     kept.truth.append(truth[place])
                     kept.said.append(labels.index(said))
                     kept.draw.append(seed)
@@ -143,9 +143,9 @@ def measure(model: str, clips: Sequence[Clip], seeds: int) -> dict[str, Any]:
 def rows_of(listened: Sequence[Listened], query: Sequence[int], unheard: Sequence[int]) -> dict[str, Sequence[int]]:
     """Return the places of the clips that judge, by row."""
     strangers = set(unheard)
-    warm = [place for place in unheard if listened[place].voice.utterances >= WARM_AFTER]
-    own = [place for place in query if place not in strangers]
-    return {ROWS[0]: unheard, ROWS[1]: warm, ROWS[2]: own}
+    warm = [place for place in query if listened[place].voice.utterances >= WARM_AFTER]
+    known = [place for place in warm if place in strangers]
+    return {ROWS[0]: unheard, ROWS[1]: known, ROWS[2]: [place for place in warm if place not in strangers]}
 
 
 def adapted(model: str, clips: Sequence[Clip]) -> tuple[EmotionRecognizer, tuple[float, float, int]]:

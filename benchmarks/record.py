@@ -42,9 +42,7 @@ COMMANDS = {
     "long-run": Recorded("python benchmarks/long_run.py"),
     "robustness": Recorded("python benchmarks/robustness.py", needs_data=True),
     "early-answers": Recorded("python benchmarks/early_answers.py", needs_data=True),
-    "evaluate": Recorded(
-        "python -m train.evaluate mdat-int8 --out benchmarks/results/mdat-int8.json", needs_data=True
-    ),
+    "evaluate": Recorded("python -m train.evaluate mdat-int8 --out benchmarks/results/mdat-int8.json", needs_data=True),
     "streams": Recorded("python benchmarks/streams.py", needs_data=True),
     "segmentation": Recorded("python benchmarks/segmentation.py", needs_data=True),
     "adapt": Recorded("python benchmarks/adapt.py", needs_data=True),

@@ -101,24 +101,24 @@ def _check_unique(clips: Sequence[Clip], manifest: Path) -> None:
         seen.add(clip.path)
 
 
-SOUND_SIDES = ("training", "training", "calibration", "held_out")
-"""Which side the recordings of a table of sounds stand on, in turn."""
-
-
 def list_sounds(table: Path, side: str) -> list[Path]:
-    """Return the sounds that a CSV with the column path lists, of one side.
+    """Return the sounds that a CSV with the column path lists, of one side; no recording stands on two.
 
-    All cuts of one recording stand on the same side.
+    Every fourth sound is held out for tests of robustness, but one with a sibling among the others, another cut of the
+    same recording, is on no side. A third of the other recordings set thresholds, and the rest are learnt from.
 
     Args:
         table: The CSV file; paths in it are relative to its folder.
-        side: `training` (a half), `calibration` (a quarter: sets thresholds) or `held_out` (a quarter: judges).
+        side: `training`, `calibration` or `held_out`.
     """
     with table.open(encoding="utf-8", newline="") as lines:
         names = sorted(row["path"] for row in csv.DictReader(lines))
-    recordings = sorted({_recording(name) for name in names})
-    sides = {recording: SOUND_SIDES[place % len(SOUND_SIDES)] for place, recording in enumerate(recordings)}
-    return [table.parent / name for name in names if sides[_recording(name)] == side]
+    others = [name for place, name in enumerate(names) if place % 4 != 3]
+    known = sorted({_recording(name) for name in others})
+    if side == "held_out":
+        return [table.parent / name for name in names if name not in others and _recording(name) not in known]
+    calibrating = set(known[2::3])
+    return [table.parent / name for name in others if (_recording(name) in calibrating) == (side == "calibration")]
 
 
 def _recording(name: str) -> str:

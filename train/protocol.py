@@ -1,6 +1,6 @@
 """Run one of the experiments that the literature reports, and print its table beside the published one.
 
-    python -m train.protocol cross-language train/configs/desk/mdat-k-shot.toml --data FOLDER --source emodb --target emovo
+    python -m train.protocol cross-language train/configs/desk/mdat-k-shot.toml --source emodb --target emovo
 
 Stopped? The same command goes on: every finished fit is a file under OUT/parts, and several processes may share OUT.
 """

@@ -33,7 +33,7 @@ MISSING = "atheris is not installed; type: pip install -e '.[fuzz]'"
 def main() -> int:
     """Fuzz one target in a process of its own: libFuzzer ends that one without a chance to clean up."""
     arguments = _arguments()
-    if importlib.util.find_spec("atheris") is None:
+    if not _has_atheris():
         print(MISSING, file=sys.stderr)
         return 3
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -43,6 +43,12 @@ def main() -> int:
             tempfile.tempdir = room
             os._exit(_fuzz(arguments))
         return abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _has_atheris() -> bool:
+    # A folder of that name would be found, too; only the package has this.
+    found = importlib.util.find_spec("atheris")
+    return found is not None and found.origin is not None
 
 
 def _fuzz(arguments: argparse.Namespace) -> int:

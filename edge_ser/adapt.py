@@ -125,6 +125,10 @@ def _check_base(base: Bundle, target: Path) -> None:
         raise ConfigError(
             f"{base.manifest.name} has no embedding to adapt on; need a model with one; try --model mdat-int8"
         )
+    try:
+        target.exists()
+    except OSError as problem:
+        raise ConfigError(f"cannot write {target} ({problem.strerror}); choose a shorter name for --out") from None
     resolved = target.resolve()
     if resolved == base.folder.resolve() or base.folder.resolve() in resolved.parents:
         raise ConfigError(f"{target} is the model itself, which is left as it is; choose another folder for --out")

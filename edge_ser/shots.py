@@ -71,13 +71,11 @@ def list_shots(source: Path) -> list[Shot]:
     Raises:
         ConfigError: It cannot be read, lacks a column, or lists nothing.
     """
-    shots = _in_folder(source) if source.is_dir() else _in_table(source)
+    # Not Path.is_dir, which fails on a name that no file can have.
+    is_folder = os.path.isdir(source)
+    shots = _in_folder(source) if is_folder else _in_table(source)
     if not shots:
-        need = (
-            f"files in folders named by emotion: {source / 'happy' / 'clip.wav'}"
-            if source.is_dir()
-            else "one row a clip"
-        )
+        need = f"files in folders named by emotion: {source / 'happy' / 'clip.wav'}" if is_folder else "one row a clip"
         raise ConfigError(f"{source} lists no clip; need {need}")
     for shot in shots:
         if len(shot.label) > _LONGEST_LABEL or not shot.label.isprintable():

@@ -366,3 +366,14 @@ def test_the_card_and_the_manifest_name_nobody(base: Path, report: AdaptReport, 
     for path in (base.parent / report.name).iterdir():
         assert str(shots).encode() not in path.read_bytes()
         assert b"0.wav" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--shots", "--out"])
+def test_a_name_that_no_file_can_have_is_one_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = tmp_path / "shots.csv"
+    shots.write_text("path,label\nno.wav,happy\n")
+    words = {"--shots": str(shots), "--out": str(tmp_path / "out"), option: str(tmp_path / ("a" * 300))}
+    assert main(["adapt", *(word for pair in words.items() for word in pair)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

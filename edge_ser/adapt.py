@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from edge_ser.head_fit import (
     held_out_logits,
     voice_folds,
 )
-from edge_ser.manifest import HEAD_NAME, Manifest, TrainingCorpus
+from edge_ser.manifest import HEAD_NAME, NAME_PATTERN, Manifest, TrainingCorpus
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.shots import HeardShot, Shot, Skipped, hear_shots
 
@@ -129,6 +130,10 @@ def _check_base(base: Bundle, target: Path) -> None:
         target.exists()
     except OSError as problem:
         raise ConfigError(f"cannot write {target} ({problem.strerror}); choose a shorter name for --out") from None
+    if not re.fullmatch(NAME_PATTERN, target.name):
+        raise ConfigError(
+            f"{target.name!r} is no name for a model; need letters, digits, dot, dash and underscore; change --out"
+        )
     resolved = target.resolve()
     if resolved == base.folder.resolve() or base.folder.resolve() in resolved.parents:
         raise ConfigError(f"{target} is the model itself, which is left as it is; choose another folder for --out")

@@ -121,6 +121,8 @@ class Answering:
         return judgement.event(again.span, self._recognizer.model, revision=again.revision)
 
     def _recall(self, number: int) -> _Answered:
+        if not isinstance(number, int):
+            raise ConfigError(f"got utterance {number!r}; need a whole number; pass the `utterance` of an event")
         if number in self._answered:
             return self._answered[number]
         if not 1 <= number <= self._utterances:

@@ -83,9 +83,18 @@ class Bundle:
         Raises:
             BundleError: The result would not open, or something that is no bundle lies at `folder`.
         """
-        target = Path(folder)
+        try:
+            # A link stays one: what it leads to is replaced.
+            return Bundle._write(Path(folder).resolve(), manifest, files, Path(folder))
+        except OSError as problem:
+            raise BundleError(
+                f"cannot write {folder} ({problem.strerror}); need a folder that can be made there; choose another one"
+            ) from None
+
+    @staticmethod
+    def _write(target: Path, manifest: Manifest, files: Mapping[str, bytes | Path], said: Path) -> Bundle:
         if target.exists() and not _is_replaceable(target):
-            raise BundleError(f"{target} exists and is no bundle; need a new folder; remove it or choose another name")
+            raise BundleError(f"{said} exists and is no bundle; need a new folder; remove it or choose another name")
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.parent / f".{target.name}-{secrets.token_hex(6)}"
         draft.mkdir()
@@ -97,7 +106,7 @@ class Bundle:
             _move_into_place(draft, target)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        return replace(opened, folder=target)
+        return replace(opened, folder=said)
 
     @property
     def identity(self) -> Base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,9 @@ class Hearing:
         if voice is not None:
             told |= self._front_end.voice_inputs(voice)
         windows = tuple({**window, **told} for window in heard.windows)
-        return self._heard([self._backend.fuse(window) for window in windows], windows, windows[0])
+        again = self._heard([self._backend.fuse(window) for window in windows], windows, windows[0])
+        # What does not depend on words and voice may be no part of the answer; it is as it was.
+        return replace(again, outputs={**heard.outputs, **again.outputs})
 
     def check_voice(self, voice: VoiceProfile) -> None:
         """Refuse a voice of another model.

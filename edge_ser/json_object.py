@@ -81,8 +81,8 @@ class JsonObject:
         return value
 
     def texts(self, key: str, at_least: int = 0) -> tuple[str, ...]:
-        """Return a list of different, non-blank texts."""
-        values = [value for value in self._list(key) if isinstance(value, str) and value.strip()]
+        """Return a list of different, non-blank texts without control characters, which a terminal would obey."""
+        values = [v for v in self._list(key) if isinstance(v, str) and v.strip() and v.isprintable()]
         if len(values) != len(self._list(key)) or len(set(values)) != len(values) or len(values) < at_least:
             self._mistyped(key, self.value(key), f"a list of {at_least} or more different texts")
         return tuple(values)

@@ -22,9 +22,11 @@ TOKENIZER_NAME = "tokenizer.json"
 HEAD_NAME = "head.npz"
 """File of a delta bundle: the adapted head."""
 
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+"""What a bundle may be called."""
+
 _PRECISIONS = ("fp32", "int8")
 _REMEDY = "export the bundle again: python export/to_onnx.py --help"
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME_WORDS = "letters, digits, dot, dash and underscore"
 _SHA256 = "[0-9a-f]{64}"
 
@@ -130,7 +132,7 @@ class Manifest:
         fields = JsonObject.parse(text, where, _REMEDY, BundleError)
         _check_version(fields)
         manifest = Manifest(
-            name=_matching(fields, "name", _NAME, _NAME_WORDS),
+            name=_matching(fields, "name", NAME_PATTERN, _NAME_WORDS),
             system=fields.text("system"),
             precision=_matching(fields, "precision", "|".join(_PRECISIONS), " or ".join(_PRECISIONS)),
             labels=fields.texts("labels", at_least=2),
@@ -180,7 +182,8 @@ def _read_corpus(fields: JsonObject) -> TrainingCorpus:
 
 def _read_base(fields: JsonObject) -> Base:
     return Base(
-        _matching(fields, "name", _NAME, _NAME_WORDS), _matching(fields, "sha256", _SHA256, "64 hexadecimal digits")
+        _matching(fields, "name", NAME_PATTERN, _NAME_WORDS),
+        _matching(fields, "sha256", _SHA256, "64 hexadecimal digits"),
     )
 
 

@@ -35,7 +35,7 @@ def replace_file(path: Path, data: bytes) -> None:
 def sync_folder(folder: Path) -> None:
     """Make names that were added, replaced or removed outlive a power cut, where the file system can do it."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(handle)
         finally:
@@ -48,7 +48,7 @@ def read_regular_file(path: str | os.PathLike[str], limit_bytes: int) -> bytes:
     Raises:
         OSError: It cannot be read, or it is a folder, a pipe or a device.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")

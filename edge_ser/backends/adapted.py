@@ -80,9 +80,11 @@ def open_adapted(bundle: Bundle, backend: Backend) -> Adapted:
     assert base is not None
     size = embedding_size(base)
     same = bundle.manifest.inputs == base.manifest.inputs and size > 0
+    same = same and bundle.manifest.attributes == base.manifest.attributes
+    same = same and {item.name for item in bundle.manifest.outputs} == {item.name for item in base.manifest.outputs}
     if not same or bundle.manifest.labels[: len(base.manifest.labels)] != base.manifest.labels:
         raise BundleError(
-            f"{bundle.folder} does not fit its base {base.folder}; need its inputs and labels, and an embedding; "
+            f"{bundle.folder} does not fit its base {base.folder}; need its inputs, outputs and labels; "
             "adapt again: edge-ser adapt --help"
         )
     head = head_from_bytes(bundle.read(HEAD_NAME), str(bundle.path(HEAD_NAME)), size, len(bundle.manifest.labels))

@@ -15,6 +15,7 @@ from edge_ser import bundle as bundle_module
 from edge_ser.bundle import Bundle, Input, Manifest, Output, TrainingCorpus, bundled_names, find_bundle
 from edge_ser.calibration import Calibration, RiskRow
 from edge_ser.errors import BundleError
+from edge_ser.testing import write_tiny_bundle
 
 FILES = {"model.onnx": b"a graph", "tokenizer.json": b"{}", "notes/receipt.json": b"[]"}
 MANIFEST = Manifest(
@@ -55,7 +56,7 @@ risk_rows = st.lists(st.floats(0.01, 0.99), max_size=4, unique=True).map(
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    labels = tuple(draw(st.lists(words, min_size=2, max_size=6, unique=True)))
+    labels = tuple(draw(st.lists(words.filter(str.isprintable), min_size=2, max_size=6, unique=True)))
     shortest = draw(st.floats(0.01, 5))
     return replace(
         MANIFEST,
@@ -391,11 +392,11 @@ def test_a_failed_write_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.
 
     def fail_for_drafts(self: Path, target: Path) -> Path:
         if self.name.startswith(".") and not self.name.endswith("-old"):
-            raise OSError("no space left")
+            raise OSError(28, "no space left")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail_for_drafts)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(BundleError, match="no space"):
         Bundle.write(folder, replace(MANIFEST, name="second"), FILES)
     assert Bundle.open(folder) == before
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
@@ -452,3 +453,29 @@ def test_a_name_without_any_model_says_none(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bundle_module, "_MODELS_FOLDER", tmp_path / "models")
     with pytest.raises(BundleError, match="bundled: none"):
         find_bundle("mdat-int8")
+
+
+def test_a_link_to_a_bundle_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny")
+    (tmp_path / "link").symlink_to(tmp_path / "tiny")
+    opened = Bundle.open(tmp_path / "tiny")
+    files: dict[str, bytes | Path] = {name: opened.read(name) for name in opened.manifest.files}
+    Bundle.write(tmp_path / "link", replace(opened.manifest, licence="another"), files)
+    assert (tmp_path / "link").is_symlink() and sorted(path.name for path in tmp_path.iterdir()) == ["link", "tiny"]
+    assert Bundle.open(bundle).manifest.licence == "another"
+
+
+def test_a_place_where_nothing_can_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    opened = Bundle.open(write_tiny_bundle(tmp_path / "tiny"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match=r"cannot write .*choose another"):
+        Bundle.write(tmp_path / "file" / "x", opened.manifest, {})
+
+
+def test_labels_that_a_terminal_would_obey_are_refused(tmp_path: Path) -> None:
+    folder = Path(write_tiny_bundle(tmp_path / "tiny"))
+    plain = json.loads((folder / "manifest.json").read_text())
+    plain["labels"][0] = "x\x1b]0;mine\x07"
+    (folder / "manifest.json").write_text(json.dumps(plain))
+    with pytest.raises(BundleError, match="labels"):
+        Bundle.open(folder)

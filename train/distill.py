@@ -21,6 +21,7 @@ import torch
 from edge_ser.errors import ConfigError, EdgeSerError
 from train.data import data_folder
 from train.students.encoder_distiller import train_encoder
+from train.students.material import Source
 from train.students.run_settings import EncoderSettings, read_run
 from train.students.student_trainer import train_students
 
@@ -34,6 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="the corpora's folder (default: EDGE_SER_DATA)")
     parser.add_argument("--teacher", type=Path, required=True, metavar="FOLDER", help="a Whisper encoder to learn from")
     parser.add_argument("--encoder", type=Path, metavar="RUN", help="second stage: the first stage's run folder")
+    parser.add_argument(
+        "--spoken", type=Path, metavar="FOLDER", help="speech without labels, from python -m train.speak"
+    )
     parser.add_argument("--start", type=Path, metavar="RUN", help="first stage: begin with another run's weights")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument(
@@ -42,13 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     try:
-        settings, data = read_run(options.settings), data_folder(options.data)
+        settings = read_run(options.settings)
+        source = Source(data_folder(options.data), options.teacher, options.spoken)
         if isinstance(settings, EncoderSettings):
-            train_encoder(settings, data, options.teacher, options.run, options.start)
+            train_encoder(settings, source, options.run, options.start)
         elif options.encoder is None:
             raise ConfigError("the second stage needs the first stage's run folder; pass --encoder RUN")
         else:
-            train_students(settings, data, options.teacher, options.encoder, options.run)
+            train_students(settings, source, options.encoder, options.run)
     except EdgeSerError as error:
         print(f"distill: {error}", file=sys.stderr)
         return 1

@@ -80,7 +80,7 @@ def hidden_states(encoder: WhisperEncoder, mel: Tensor) -> list[Tensor]:
 class FrameTeacher:
     """A Whisper encoder's layers for one wave, two neighbouring frames averaged: 25 a second."""
 
-    def __init__(self, folder: Path, layers: Sequence[int] = (1, 2, 3)) -> None:
+    def __init__(self, folder: Path, layers: Sequence[int] = LAYERS) -> None:
         """Open the encoder.
 
         Args:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ def recordings(tmp_path: Path) -> list[Recording]:
     return made
 
 
+def varied(recordings: list[Recording], variants: int) -> list[Recording]:
+    return [replace(recording, variants=variants) for recording in recordings]
+
+
 def test_the_teacher_hears_what_transformers_prepares(tiny_teacher: Path) -> None:
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -41,7 +46,7 @@ def test_a_bank_keeps_waves_beside_the_frames_of_just_these_waves(
     recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
 ) -> None:
     teacher = FrameTeacher(tiny_teacher)
-    bank = open_bank(recordings, teacher, tmp_path / "cache", variants=3, seed=0)
+    bank = open_bank(varied(recordings, 3), teacher, tmp_path / "cache", seed=0)
     assert {item.recording for item in bank.items} == {0, 1, 2}
     assert max(item.samples for item in bank.items) <= 8 * 16_000
     everything = bank.targets.astype(np.float32)
@@ -59,7 +64,7 @@ def test_a_bank_keeps_waves_beside_the_frames_of_just_these_waves(
 def test_quiet_recordings_are_brought_to_one_level_and_reversed_ones_lose_their_label(
     recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    bank = open_bank(recordings, FrameTeacher(tiny_teacher), tmp_path / "cache", variants=12, seed=0)
+    bank = open_bank(varied(recordings, 12), FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
     levels = [float(np.sqrt(np.mean(bank.wave(item, 0, item.frames) ** 2))) for item in bank.items]
     assert min(levels) > 0.045 and max(levels) < 0.055
     labels = [item.label for item in bank.items if item.recording == 0]
@@ -69,8 +74,8 @@ def test_quiet_recordings_are_brought_to_one_level_and_reversed_ones_lose_their_
 
 def test_a_bank_is_made_once(recordings: list[Recording], tiny_teacher: Path, tmp_path: Path) -> None:
     teacher = FrameTeacher(tiny_teacher)
-    first = open_bank(recordings, teacher, tmp_path / "cache", variants=2, seed=0)
-    again = open_bank(recordings, SilentTeacher(teacher), tmp_path / "cache", variants=2, seed=0)  # type: ignore[arg-type]
+    first = open_bank(varied(recordings, 2), teacher, tmp_path / "cache", seed=0)
+    again = open_bank(varied(recordings, 2), SilentTeacher(teacher), tmp_path / "cache", seed=0)  # type: ignore[arg-type]
     assert first.items == again.items
 
 

@@ -1,7 +1,9 @@
 """Waves and what a pretrained encoder hears in them, frame by frame, written to disk once.
 
-Every clip is kept in several variants (as recorded, faster or slower, reversed), and speech or sound without labels
-stands beside it: to learn frames needs no label. Only the encoder's answers are kept, never its weights.
+Every clip is kept in several variants (as recorded, faster or slower, begun later or after a pause, reversed), and
+speech or sound without labels stands beside it: to learn frames needs no label. A variant is heard from its first
+sample on, since what Whisper hears depends on where in the recording it is. Only the encoder's answers are kept, never
+its weights.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ FRAME_SAMPLES = 640
 SLOWEST, FASTEST = 0.8, 1.25
 LABEL_KEPT = (0.87, 1.15)
 """Speeds within which speech still counts as said with the same emotion."""
-REVERSED_SHARE = 0.12
+REVERSED_SHARE = 0.06
+LATE_SHARE, PAUSE_SHARE = 0.25, 0.3
+"""Of the variants: begun up to a third later; begun up to 0.4 s before the recording does."""
 _LEVEL = 0.05
 _LONGEST_S = 8.0
 
@@ -43,6 +47,8 @@ class Recording:
     """Index of its emotion, or -1."""
     repeat: int = 1
     """How often it comes in one epoch."""
+    variants: int = 1
+    """In how many forms it is kept, the first as recorded."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +99,23 @@ class Bank:
         return self.targets[start : start + frames].astype(np.float32)
 
 
-def open_bank(
-    recordings: Sequence[Recording], teacher: FrameTeacher, folder: Path, *, variants: int, seed: int
-) -> Bank:
+def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Path, *, seed: int) -> Bank:
     """Return the bank of these recordings in `folder`, making it on first use.
 
     Args:
         recordings: Files, in the order in which they are kept.
         teacher: Whose frames are kept.
         folder: Where the bank lies; its name holds a hash of all that it depends on.
-        variants: Variants of every recording, the first as recorded.
         seed: Chooses speeds and stretches.
     """
-    key = hashlib.sha256(json.dumps([teacher.digest, variants, seed]).encode())
+    key = hashlib.sha256(json.dumps([teacher.digest, "from the start", seed]).encode())
     for recording in recordings:
-        key.update(f"{recording.path}|{recording.path.stat().st_size}|{recording.label}\n".encode())
+        key.update(
+            f"{recording.path}|{recording.path.stat().st_size}|{recording.label}|{recording.variants}\n".encode()
+        )
     target = folder / f"bank-{key.hexdigest()[:16]}"
     if not (target / "items.json").is_file():
-        _make(recordings, teacher, target, variants, seed)
+        _make(recordings, teacher, target, seed)
     rows = json.loads((target / "items.json").read_text(encoding="utf-8"))
     items = [Item(*row) for row in rows["items"]]
     samples = sum(item.samples for item in items)
@@ -119,13 +124,13 @@ def open_bank(
     return Bank(recordings, items, audio, np.memmap(target / "targets.f16", np.float16, "r", shape=shape))
 
 
-def _make(recordings: Sequence[Recording], teacher: FrameTeacher, target: Path, variants: int, seed: int) -> None:
+def _make(recordings: Sequence[Recording], teacher: FrameTeacher, target: Path, seed: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
     mean, deviation = _moments(recordings, teacher, seed)
     items, place = [], 0
     with (target / "audio.i16").open("wb") as audio, (target / "targets.f16").open("wb") as targets:
         for index, recording in enumerate(tqdm(recordings, desc="bank", disable=not sys.stderr.isatty())):
-            for wave, label in _variants(recording, variants, np.random.default_rng((seed, index))):
+            for wave, label in _variants(recording, recording.variants, np.random.default_rng((seed, index))):
                 audio.write(np.round(np.clip(wave, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes())
                 frames = (teacher(wave)[: len(wave) // FRAME_SAMPLES] - mean) / deviation
                 targets.write(frames.astype(np.float16).tobytes())
@@ -153,12 +158,23 @@ def _variants(recording: Recording, variants: int, rng: np.random.Generator) -> 
         wave, label = original, recording.label
         if variant:
             speed = float(np.exp(rng.uniform(np.log(SLOWEST), np.log(FASTEST))))
-            wave = change_speed(wave, speed)
+            wave = _begun(change_speed(wave, speed), rng)
             backwards = rng.random() < REVERSED_SHARE
             wave = wave[::-1] if backwards else wave
             label = -1 if backwards or not LABEL_KEPT[0] < speed < LABEL_KEPT[1] else label
         for piece in _pieces(wave):
             yield piece, label
+
+
+def _begun(wave: Wave, rng: np.random.Generator) -> Wave:
+    """Return the wave begun later, or after a pause, or as it is."""
+    chance = rng.random()
+    if chance < LATE_SHARE:
+        return wave[int(rng.integers(len(wave) // 3)) :]
+    if chance < LATE_SHARE + PAUSE_SHARE:
+        pause = rng.standard_normal(int(rng.uniform(0.05, 0.4) * SAMPLE_RATE_HZ)).astype(np.float32)
+        return np.concatenate([pause * np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5)), wave])
+    return wave
 
 
 def _pieces(wave: Wave) -> Iterator[Wave]:

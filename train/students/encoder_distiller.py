@@ -1,8 +1,8 @@
 """The first stage: from random weights a small encoder learns to hear what a pretrained one hears.
 
-Every step shows it speech with noise, rooms, coarse codecs and cut beginnings, and asks for the frames that the teacher
-gave for the clean wave. Labels come in through two small heads that are thrown away: one reads an utterance alone, one
-reads it relative to the speaker's other utterances in the batch.
+Every step shows it speech with noise, rooms, other channels and coarse codecs, and asks for what the teacher made of
+the clean wave: its frames, their mean and deviation, and what of these tells emotions apart. It never sees a label, so
+there is none to learn by heart, and the second stage finds clips that a voice still helps with.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from train.augment import Chances
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
 from train.layers import masked_deviation, masked_mean
 from train.splits import Split
-from train.students.bank import open_bank
+from train.students.bank import Bank, open_bank
 from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
-from train.students.material import augmenter_of, bill_of_materials, recordings_of, speakers_of
+from train.students.material import Source, augmenter_of, bill_of_materials, recordings_of, speakers_of
+from train.students.pooled_teacher import PooledTeacher
 from train.students.run_settings import EncoderSettings, read_split
 from train.students.schedule import adamw, learning_rate, running_average, set_rate
 from train.students.small_encoders import SpeechEncoder
@@ -51,40 +52,43 @@ class TrainingEncoder(nn.Module):
             layers=settings.layers,
             dropout=settings.dropout,
         )
-        self.teacher = nn.Linear(settings.width, teacher_size)
-        self.alone = nn.Linear(2 * settings.width, len(FOUR_CLASSES))
-        self.relative = nn.Linear(2 * settings.width, len(FOUR_CLASSES))
+        self.frames = nn.Linear(settings.width, teacher_size)
+        self.vector = nn.Linear(2 * settings.width, 2 * teacher_size)
+        self.emotion = nn.Linear(2 * settings.width, 2 * len(FOUR_CLASSES))
+        self.pooled = PooledTeacher(teacher_size, len(FOUR_CLASSES))
 
-    def embed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames (B, T, D) and their mean and deviation (B, 2 D)."""
+    def embed(self, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return frames (B, T, D) and their mean and deviation (B, 2 D) where the mask (B, T) is 1."""
         frames = self.speech(audio)[2]
-        mask = torch.ones_like(frames[:, :, 0])
+        mask = torch.ones_like(frames[:, :, 0]) if mask is None else mask
         mean = masked_mean(frames, mask)
         return frames, torch.cat([mean, masked_deviation(frames, mean, mask)], dim=-1)
 
     def losses(self, batch: EncoderBatch, speakers: int) -> dict[str, Tensor]:
-        """Return the parts of one batch's loss: each frame, an utterance's mean and spread, and the emotions."""
-        frames, embedding = self.embed(batch.audio)
-        guess, embedding = self.teacher(frames).float(), embedding.float()
-        weight = batch.mask.unsqueeze(-1)
-        pooled_guess, pooled = masked_mean(guess, batch.mask), masked_mean(batch.frames, batch.mask)
-        spread = masked_deviation(batch.frames, pooled, batch.mask)
-        spread_guess = masked_deviation(guess, pooled_guess, batch.mask)
-        labelled = speakers * UTTERANCES
-        groups = embedding[:labelled].view(speakers, UTTERANCES, -1)
-        others = (groups.sum(1, keepdim=True) - groups) / (UTTERANCES - 1)
-        labels = batch.labels[:labelled]
+        """Return the parts of one batch's loss, each about 1 for a guess that knows nothing.
+
+        The whole utterance counts twice: as it is, and as it differs from the speaker's other utterances in the batch,
+        which is what emotion is heard by and little of what utterances differ by.
+        """
+        frames, embedding = self.embed(batch.audio, batch.mask)
+        guess, weight = self.frames(frames).float(), batch.mask.unsqueeze(-1)
+        targets = self.pooled(batch.pooled)
+        vector = self.vector(embedding).float() - targets.vector
+        emotion = (self.emotion(embedding).float() - targets.emotion) / self.pooled.within[-targets.emotion.shape[1] :]
+        within = _within(vector, speakers) / self.pooled.within[: vector.shape[1]]
         return {
             "frame": (((guess - batch.frames) ** 2) * weight).sum() / (weight.sum() * guess.shape[-1]),
-            "level": ((pooled_guess - pooled) ** 2).mean(),
-            "spread": ((spread_guess - spread) ** 2).mean(),
-            "alone": _cross_entropy(self.alone(embedding[:labelled]), labels),
-            "relative": _cross_entropy(self.relative((groups - others).flatten(0, 1)), labels),
+            "vector": nn.functional.smooth_l1_loss(vector, torch.zeros_like(vector)),
+            "within": within.square().mean(),
+            "emotion": nn.functional.smooth_l1_loss(emotion, torch.zeros_like(emotion)),
+            "emotion_within": _within(emotion, speakers).square().mean(),
         }
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits, labels, label_smoothing=0.05, ignore_index=-1)
+def _within(errors: Tensor, speakers: int) -> Tensor:
+    """Return the errors (speakers x 4, K) of the speakers' utterances without each speaker's mean."""
+    groups = errors[: speakers * UTTERANCES].view(speakers, UTTERANCES, -1)
+    return (groups - groups.mean(1, keepdim=True)) * (UTTERANCES / (UTTERANCES - 1)) ** 0.5
 
 
 class EncoderRun:
@@ -114,9 +118,8 @@ class EncoderRun:
         self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             parts = self.model.losses(batch, settings.speakers)
-        emotion = settings.emotion_weight * (parts["alone"] + parts["relative"])
         self.optimiser.zero_grad()
-        (parts["frame"] + parts["level"] + parts["spread"] + emotion).backward()
+        torch.stack([settings.weights[name] * part for name, part in parts.items()]).sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.average.update_parameters(self.model)
@@ -133,15 +136,20 @@ class EncoderRun:
         half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         save_checkpoint(self.run / "encoder.safetensors", half, header)
 
-    def resume(self) -> None:
-        """Go on from last.safetensors, if there is one.
+    def learn_targets(self, bank: Bank) -> None:
+        """Fit what the teacher's frames are turned into."""
+        self.model.pooled.learn(bank)
+        self.kept.pooled.load_state_dict(self.model.pooled.state_dict())
+
+    def resume(self) -> bool:
+        """Go on from last.safetensors; return whether there is one.
 
         Raises:
             ConfigError: The run was begun with other settings.
         """
         path = self.run / "last.safetensors"
         if not path.is_file():
-            return
+            return False
         tensors, header = read_checkpoint(path)
         stored, current = header["settings"], json.loads(json.dumps(asdict(self.settings)))
         assert isinstance(stored, dict)
@@ -156,6 +164,7 @@ class EncoderRun:
         self._take(tensors)
         restore_optimizer(self.optimiser, tensors)
         self.step_number = int(str(header["step"]))
+        return True
 
     def start_from(self, folder: Path, speakers: Mapping[str, list[str]]) -> None:
         """Begin with the weights of another run, whose training speakers are training speakers here, too.
@@ -178,13 +187,12 @@ class EncoderRun:
         self.average.load_state_dict(average)
 
 
-def train_encoder(settings: EncoderSettings, data: Path, teacher_folder: Path, run: Path, start: Path | None) -> None:
+def train_encoder(settings: EncoderSettings, source: Source, run: Path, start: Path | None) -> None:
     """Train to the last step; a run that was stopped goes on.
 
     Args:
         settings: What to train.
-        data: The corpora's folder.
-        teacher_folder: A Whisper encoder as transformers saves it.
+        source: The corpora, the teacher and speech without labels.
         run: The run's folder.
         start: Folder of a run whose weights to begin with, or None for random ones.
 
@@ -192,13 +200,14 @@ def train_encoder(settings: EncoderSettings, data: Path, teacher_folder: Path, r
         ConfigError: Settings and run do not fit each other.
     """
     run.mkdir(parents=True, exist_ok=True)
-    split, teacher = read_split(settings, data), FrameTeacher(teacher_folder)
-    recordings = recordings_of(split, data, settings.repeat)
-    bank = open_bank(recordings, teacher, run.parent / "cache", variants=settings.variants, seed=settings.seed)
+    split, data, teacher = read_split(settings, source.data), source.data, FrameTeacher(source.teacher)
+    recordings = recordings_of(split, data, settings, source.spoken)
+    bank = open_bank(recordings, teacher, run.parent / "cache", seed=settings.seed)
     state = EncoderRun(settings, run, teacher.size)
     if start is not None:
         state.start_from(start, speakers_of(split))
-    state.resume()
+    if not state.resume():
+        state.learn_targets(bank)
     about = {"speakers": speakers_of(split), "training_data": bill_of_materials(settings, split, data, recordings)}
     rows = EncoderRows(bank, augmenter_of(data, CHANCES), settings, state.step_number)
     sums: dict[str, list[float]] = {}
@@ -223,11 +232,11 @@ def _report(state: EncoderRun, split: Split, sums: Mapping[str, list[float]], se
 
 @torch.no_grad()
 def validate(model: TrainingEncoder, clips: list[Clip]) -> dict[str, float]:
-    """Return UA of the two heads on the validation speakers; the second knows all other clips of the speaker."""
+    """Return UA of the guessed discriminants on the validation speakers, alone and against a speaker's other clips."""
     model.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        rows = [model.embed(torch.from_numpy(read_samples(clip.path)).unsqueeze(0))[1][0] for clip in clips]
-    table = torch.stack(rows).float()
+        rows = [model.emotion(model.embed(torch.from_numpy(read_samples(clip.path))[None])[1])[0] for clip in clips]
+    table, classes = torch.stack(rows).float(), len(FOUR_CLASSES)
     truth = [FOUR_CLASSES.index(clip.emotion) for clip in clips]
     mean = torch.zeros_like(table)
     for speaker in {clip.speaker for clip in clips}:
@@ -235,6 +244,8 @@ def validate(model: TrainingEncoder, clips: list[Clip]) -> dict[str, float]:
         mean[own] = (table[own].sum(0) - table[own]) / max(len(own) - 1, 1)
 
     def score(logits: Tensor) -> float:
-        return round(unweighted_accuracy(confusion_matrix(truth, logits.argmax(1).numpy(), len(FOUR_CLASSES))), 4)
+        return round(unweighted_accuracy(confusion_matrix(truth, logits.argmax(1).numpy(), classes)), 4)
 
-    return {"ua_alone": score(model.alone(table)), "ua_relative": score(model.relative(table - mean))}
+    alone = table[:, :classes] + model.pooled.offsets[:classes]
+    relative = (table - mean)[:, classes:] + model.pooled.offsets[classes:]
+    return {"ua_alone": score(alone), "ua_relative": score(relative)}

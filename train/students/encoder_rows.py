@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from train.augment import Augmenter
 from train.students.bank import FRAME_SAMPLES, Bank, Item
+from train.students.pooled_teacher import pooled_frames
 from train.students.run_settings import EncoderSettings
 
 UTTERANCES = 4
@@ -29,8 +30,9 @@ class EncoderBatch:
     """Float32 (B, frames, size): the teacher's, for the wave without noise."""
     mask: Tensor
     """Float32 (B, frames): 1 where the teacher has a say."""
-    labels: Tensor
-    """Int64 (B,), -1 where there is none."""
+    pooled: Tensor
+    """Float32 (B, 2 size): mean and deviation of the teacher's frames of the whole recording, however little of it the
+    row holds."""
 
 
 class EncoderRows(Dataset[EncoderBatch]):
@@ -64,9 +66,7 @@ class EncoderRows(Dataset[EncoderBatch]):
         rows = [self._row(item, frames, rng) for item in items]
         places = rng.choice(len(self.others), settings.others)
         rows += [self._row(self.others[int(place)], frames, rng) for place in places]
-        audio, target, mask = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
-        labels = [item.label for item in items] + [-1] * settings.others
-        return EncoderBatch(audio, target, mask, torch.tensor(labels))
+        return EncoderBatch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))
 
     def _utterances(self, rng: np.random.Generator) -> list[Item]:
         names = list(self.speakers)
@@ -90,11 +90,10 @@ class EncoderRows(Dataset[EncoderBatch]):
         target = np.zeros((frames, self.bank.targets.shape[1]), np.float32)
         mask = np.zeros(frames, np.float32)
         taken = min(frames, item.frames)
-        first = int(rng.integers(item.frames - taken + 1))
-        place = int(rng.integers(frames - taken + 1))
-        wave[place * FRAME_SAMPLES : (place + taken) * FRAME_SAMPLES] = self.bank.wave(item, first, taken)
-        target[place : place + taken] = self.bank.frames(item, first, taken)
-        mask[place : place + taken] = 1.0
+        # From its first sample on: what the teacher heard depends on where it began.
+        wave[: taken * FRAME_SAMPLES] = self.bank.wave(item, 0, taken)
+        target[:taken] = self.bank.frames(item, 0, taken)
+        mask[:taken] = 1.0
         floor = np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5))
         wave += rng.standard_normal(len(wave)).astype(np.float32) * floor
-        return self.augmenter(wave, rng), target, mask
+        return self.augmenter(wave, rng), target, mask, pooled_frames(self.bank.frames(item, 0, item.frames))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds
@@ -16,15 +17,40 @@ from train.text import read_sentences
 Row = dict[str, object]
 
 
-def recordings_of(split: Split, data: Path, repeat: Mapping[str, int]) -> list[Recording]:
-    """Return what is learnt from: the training speakers' clips, then speech without labels and sounds."""
+@dataclass(frozen=True)
+class Source:
+    """Where everything is that students learn from."""
+
+    data: Path
+    """The corpora's folder."""
+    teacher: Path
+    """A Whisper encoder as transformers saves it."""
+    spoken: Path | None = None
+    """Speech without labels, WAV files, such as `train.speak` writes."""
+
+
+def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: Path | None) -> list[Recording]:
+    """Return what is learnt from: the training speakers' clips, then speech without labels and sounds.
+
+    Args:
+        split: The clips of the corpora.
+        data: The corpora's folder.
+        settings: How often clips come, and in how many variants.
+        spoken: Folder of speech without labels, such as `train.speak` writes, or None.
+    """
+    repeat, variants = settings.repeat, settings.variants
     labelled = [
-        Recording(clip.path, clip.speaker, FOUR_CLASSES.index(clip.emotion), repeat.get(clip.corpus, 1))
+        Recording(clip.path, clip.speaker, FOUR_CLASSES.index(clip.emotion), repeat.get(clip.corpus, 1), variants)
         for clip in split.train
     ]
     streaming = sorted((data / "streaming").rglob("*.opus"))
     sounds = list_sounds(data / "noise" / "noise.csv", "training")
-    return labelled + [Recording(path, "", -1) for path in [*streaming, *sounds]]
+    synthetic = sorted(spoken.glob("*.wav")) if spoken is not None else []
+    return [
+        *labelled,
+        *(Recording(path, "", -1, variants=variants) for path in [*streaming, *sounds]),
+        *(Recording(path, "", -1, variants=2) for path in synthetic),
+    ]
 
 
 def augmenter_of(data: Path, chances: Chances) -> Augmenter:
@@ -50,6 +76,9 @@ def bill_of_materials(
     for folder, name in (("ami", "AMI (meetings, without labels)"), ("librispeech", "LibriSpeech (without labels)")):
         files = [recording for recording in recordings if recording.path.parent.name == folder]
         rows.append(_row(name, "CC BY 4.0", len(files)))
+    spoken = sum(recording.path.suffix == ".wav" and not recording.speaker for recording in recordings)
+    if spoken:
+        rows.append(_row("synthetic speech (espeak-ng, flite, festival; without labels)", "none needed", spoken))
     noises = len(list_sounds(data / "noise" / "noise.csv", "training"))
     rows.append(_row("noise recordings", "CC0 or CC BY", noises))
     rooms = sum(len(list_sounds(data / "rir" / "rir.csv", side)) for side in ("training", "calibration"))

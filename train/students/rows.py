@@ -52,6 +52,8 @@ class RowSource:
     """Everything that rows are drawn from, but voices."""
 
     bank: Bank
+    taught: NDArray[np.float32]
+    """The teacher's answers (items with a label, C), in the order of the bank."""
     about: Sequence[Labelled]
     """By recording, those with a label."""
     augmenter: Augmenter
@@ -71,6 +73,8 @@ class StudentBatch:
     """Int64 (B,)."""
     gender: Tensor
     """Int64 (B,)."""
+    taught: Tensor
+    """Float32 (B, C): what the teacher makes of the whole recording and its speaker."""
 
 
 class StudentRows(Dataset[StudentBatch]):
@@ -89,10 +93,11 @@ class StudentRows(Dataset[StudentBatch]):
         self.source, self.histories, self.shape = source, histories, shape
         self.with_prosody, self.seed, self.steps = with_prosody, seed, steps
         bank = source.bank
+        labelled = [item for item in bank.items if item.label >= 0]
+        self.taught = {item.start_sample: row for item, row in zip(labelled, source.taught, strict=True)}
         self.variants: dict[int, list[Item]] = {}
-        for item in bank.items:
-            if item.label >= 0:
-                self.variants.setdefault(item.recording, []).append(item)
+        for item in labelled:
+            self.variants.setdefault(item.recording, []).append(item)
         self.recordings = [n for n in self.variants for _ in range(bank.recordings[n].repeat)]
 
     def __len__(self) -> int:
@@ -120,7 +125,8 @@ class StudentRows(Dataset[StudentBatch]):
         if self.with_prosody:
             told["prosody"] = torch.from_numpy(np.stack([prosody(wave.astype(np.float32)) for wave in waves]))
         gender = [self.source.about[item.recording].gender for item in items]
-        return StudentBatch(told, torch.tensor([item.label for item in items]), torch.tensor(gender))
+        taught = torch.from_numpy(np.stack([self.taught[item.start_sample] for item in items]))
+        return StudentBatch(told, torch.tensor([item.label for item in items]), torch.tensor(gender), taught)
 
     def _items(self, rng: np.random.Generator) -> list[Item]:
         """Return utterances of about one length, of any speaker."""
@@ -132,8 +138,8 @@ class StudentRows(Dataset[StudentBatch]):
 
     def _wave(self, item: Item, frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
         taken = min(frames, item.frames)
-        first = int(rng.integers(item.frames - taken + 1))
-        place = int(rng.integers(frames - taken + 1)) * FRAME_SAMPLES
+        first = int(rng.integers(item.frames - taken + 1)) if rng.random() < 0.5 else 0
+        place = int(rng.integers(min(frames - taken, 10) + 1)) * FRAME_SAMPLES
         wave = np.zeros(frames * FRAME_SAMPLES, np.float32)
         wave[place : place + taken * FRAME_SAMPLES] = self.source.bank.wave(item, first, taken)
         floor = np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5))

@@ -22,6 +22,9 @@ else:
     import tomli as tomllib
 
 
+PART_WEIGHTS = {"frame": 0.5, "vector": 0.5, "within": 0.5, "emotion": 1.0, "emotion_within": 0.5}
+
+
 @dataclass(frozen=True)
 class EncoderSettings:
     """The first stage: a small speech encoder learns to hear what a pretrained one hears."""
@@ -47,17 +50,18 @@ class EncoderSettings:
     layers: int = 3
     dropout: float = 0.05
     steps: int = 7500
-    speakers: int = 7
+    speakers: int = 6
     """Speakers in a batch, four utterances each."""
-    others: int = 4
+    others: int = 8
     """Rows of unlabelled speech and of sound in a batch."""
-    peak_learning_rate: float = 1e-3
+    peak_learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup_steps: int = 400
     average_decay: float = 0.999
     precision: str = "bfloat16"
     """`float32` or `bfloat16` for the matrix products; only float32 is the same to the bit in every run."""
-    emotion_weight: float = 0.4
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(PART_WEIGHTS))
+    """Of the parts of the loss."""
     save_every: int = 500
 
 
@@ -77,6 +81,8 @@ class StudentSettings:
     precision: str = "bfloat16"
     """As in the first stage."""
     label_smoothing: float = 0.05
+    taught: float = 0.5
+    """Share of the teacher's answers in what is learnt; the rest is the corpus's label."""
     non_speech_weight: float = 0.3
     gender_weight: float = 0.25
     validate_every: int = 500

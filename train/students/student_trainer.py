@@ -36,7 +36,8 @@ from train.students.fusions.camulenet import CamulenetFusion
 from train.students.fusions.hump_cat import HumpCatFusion
 from train.students.histories import Histories
 from train.students.keep import save_student
-from train.students.material import augmenter_of, recordings_of, sentences_row, speakers_of
+from train.students.material import Source, augmenter_of, recordings_of, sentences_row, speakers_of
+from train.students.pooled_teacher import PooledTeacher
 from train.students.rows import Labelled, RowSource, StudentBatch, StudentRows
 from train.students.run_settings import EncoderSettings, StudentSettings, read_split
 from train.students.schedule import adamw, learning_rate, running_average, set_rate
@@ -181,7 +182,9 @@ def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: Stude
     said = logits[:spoken]
     if isinstance(student.fusion, HumpCatFusion):
         said = am_logits(said, batch.labels, _MARGIN)
-    loss = nn.functional.cross_entropy(said, batch.labels, label_smoothing=settings.label_smoothing)
+    loss = (1.0 - settings.taught) * nn.functional.cross_entropy(
+        said, batch.labels, label_smoothing=settings.label_smoothing
+    ) + settings.taught * nn.functional.cross_entropy(logits[:spoken], batch.taught)
     nobody = -nn.functional.log_softmax(logits[spoken:], dim=-1).mean()
     return loss + settings.non_speech_weight * nobody + extra
 
@@ -206,23 +209,23 @@ def embeddings_of(
     return [np.stack(found[n]) for n in sorted(found)]
 
 
-def train_students(settings: StudentSettings, data: Path, teacher: Path, encoder: Path, run: Path) -> None:
+def train_students(settings: StudentSettings, source: Source, encoder: Path, run: Path) -> None:
     """Train to the last step and keep every student; a run that was stopped goes on.
 
     Args:
         settings: What to train.
-        data: The corpora's folder.
-        teacher: The pretrained encoder of the first stage; its bank of recordings is used again.
+        source: As in the first stage, whose bank of recordings is used again.
         encoder: Folder of the first stage's run.
         run: The run's folder.
     """
     run.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(encoder / "encoder.safetensors", run / "encoder.safetensors")
     state = StudentRun(settings, run / "encoder.safetensors")
-    split, about = read_split(state.encoder, data), state.encoder
-    recordings = recordings_of(split, data, about.repeat)
+    data, about = source.data, state.encoder
+    split = read_split(about, data)
+    recordings = recordings_of(split, data, about, source.spoken)
     cache = encoder.parent / "cache"
-    bank = open_bank(recordings, FrameTeacher(teacher), cache, variants=about.variants, seed=about.seed)
+    bank = open_bank(recordings, FrameTeacher(source.teacher), cache, seed=about.seed)
     tokenizer = _tokenizer(run, data, state.first.config.vocabulary)
     rows = _rows(state, split, bank, data, tokenizer)
     state.resume(run / "last.safetensors")
@@ -256,6 +259,7 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     speakers = [clip.speaker for clip in split.train]
     source = RowSource(
         bank,
+        PooledTeacher(bank.targets.shape[1], len(FOUR_CLASSES)).learn(bank),
         [Labelled(clip.transcript, _GENDERS.get(clip.gender, -1)) for clip in split.train],
         augmenter,
         tokenizer,

@@ -10,12 +10,12 @@ _FARTHEST = 16.0
 
 
 class VoiceSense(nn.Module):
-    """Frames beside the same frames relative to the speaker's own.
+    """Frames, and the same frames relative to the speaker's own in their place the better the voice is known.
 
     A voice is `(utterances n, running mean of the embedding, running deviation)`; the embedding is mean and deviation
     of an utterance's frames. With trust t = g n / (n + k), k learned, a frame f becomes
 
-        A f + t (B (f - m) / s + C v),
+        (1 - t) A f + t (B (f - m) / s + C v),
 
     where m and s are the speaker's mean and deviation of frames, and v the speaker's statistics relative to
     everybody's. A fresh profile has t = 0: the unadapted model, whose answer no voice can spoil. The gate g, in (0, 1),
@@ -53,7 +53,8 @@ class VoiceSense(nn.Module):
         relative = (frames - centre.unsqueeze(1)) / own_spread.unsqueeze(1)
         portrait = torch.cat([(mean - self.everybody) / self.spread, deviation / self.spread], dim=-1)
         told = self.relative(relative) + self.portrait(portrait).unsqueeze(1)
-        return self.own(frames) + trust.unsqueeze(1) * told
+        trust = trust.unsqueeze(1)
+        return (1.0 - trust) * self.own(frames) + trust * told
 
     @torch.no_grad()
     def learn_everybody(self, embeddings: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from train.frame_queries import ContentQuery
 from train.image_encoders import SmallImageEncoder
-from train.layers import masked_deviation, masked_mean
+from train.layers import masked_deviation
 from train.recurrent import MaskedBiGru
 from train.students.cepstrum import Cepstrum
 from train.students.config import StudentConfig
@@ -58,13 +58,12 @@ class CamulenetFusion(Fusion):
     def see(self, heard: Heard) -> Tensor:
         """Return what both heads read, (B, 64)."""
         frames = heard.told
-        mask = torch.ones_like(frames[:, :, 0])
         mfcc = self.norm_mfcc(self.cepstrum(heard.mel))
-        steps = self.mfcc(mfcc, torch.ones_like(mfcc[:, :, 0]))
+        steps = self.mfcc(mfcc, None)
         x_m, x_s = torch.relu(self.to_m(steps.mean(1))), torch.relu(self.to_s(self.image(heard.mel.unsqueeze(1))))
         joint = torch.cat([x_m, x_s], dim=-1)
-        weights = self.query(joint, frames, mask)
+        weights = self.query(joint, frames, None)
         attended = torch.matmul(weights.to(frames.dtype).unsqueeze(1), frames).squeeze(1)
-        mean = masked_mean(frames, mask)
-        around = [mean, masked_deviation(frames, mean, mask)]
+        mean = frames.mean(1)
+        around = [mean, masked_deviation(frames, mean, None)]
         return self.trunk(torch.cat([self.refine(attended), joint, *around], dim=-1))

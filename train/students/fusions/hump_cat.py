@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from train.layers import masked_deviation, masked_mean
+from train.layers import masked_deviation
 from train.recurrent import MaskedBiGru
 from train.students.cepstrum import Cepstrum
 from train.students.config import StudentConfig
@@ -51,7 +51,7 @@ class HumpCatFusion(Fusion):
         both = torch.stack([self.early(heard.early), heard.told], dim=2)
         speech = torch.relu(self.speech(self.layer_fusion(both).transpose(1, 2))).transpose(1, 2)
         mfcc = self.norm_mfcc(self.cepstrum(heard.mel))
-        mfcc = self.gru(mfcc, torch.ones_like(mfcc[:, :, 0]))
+        mfcc = self.gru(mfcc, None)
         # Far-off values of a stranger's prosody are worth no more than far-off ones that were trained on.
         numbers = ((told["prosody"] - self.everybody) / self.spread).clamp(-3.0, 3.0)
         prosody = self.prosody(numbers).unsqueeze(1)
@@ -70,6 +70,5 @@ class HumpCatFusion(Fusion):
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    mask = torch.ones_like(x[:, :, 0])
-    mean = masked_mean(x, mask)
-    return mean, masked_deviation(x, mean, mask)
+    mean = x.mean(1)
+    return mean, masked_deviation(x, mean, None)

@@ -23,5 +23,5 @@ class LoraFusion(Fusion):
 
     def forward(self, heard: Heard, told: dict[str, Tensor]) -> Tensor:
         """Return logits (B, C)."""
-        pooled = self.pooling(heard.told, torch.ones_like(heard.told[:, :, 0]))
+        pooled = self.pooling(heard.told, None)
         return self.out(self.dropout(torch.relu(self.hidden(pooled))))

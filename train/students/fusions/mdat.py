@@ -49,10 +49,10 @@ class MdatFusion(Fusion):
         graph = self.graph(nodes, torch.cat([speech_mask, text_mask], dim=1))
         graph_speech, graph_text = graph[:, : frames.shape[1]], graph[:, frames.shape[1] :]
         speech, words = self.co_attention(graph_speech, graph_text, speech_mask, text_mask)
-        speech = self.speech_layer(speech, speech_mask)
+        speech = self.speech_layer(speech, None)
         words = self.text_layer(words, text_mask)
         has_text = text_mask.amax(dim=1, keepdim=True)
         pooled_text = has_text * masked_mean(words, text_mask) + (1.0 - has_text) * self.no_text
-        mean = masked_mean(frames, speech_mask)
-        around = [mean, masked_deviation(frames, mean, speech_mask)]
+        mean = frames.mean(1)
+        around = [mean, masked_deviation(frames, mean, None)]
         return self.classifier(torch.cat([speech.mean(1), pooled_text, *around], dim=-1))

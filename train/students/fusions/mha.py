@@ -47,7 +47,6 @@ class MhaFusion(Fusion):
         has_text = text_mask.amax(dim=1, keepdim=True)
         pooled_text = has_text * masked_mean(text, text_mask) + (1.0 - has_text) * self.missing_modality.text
         z = statistics(pooled_text, speech.mean(1), unbiased=False)
-        mask = torch.ones_like(frames[:, :, 0])
-        mean = masked_mean(frames, mask)
-        z = torch.cat([z, mean, masked_deviation(frames, mean, mask)], dim=-1)
+        mean = frames.mean(1)
+        z = torch.cat([z, mean, masked_deviation(frames, mean, None)], dim=-1)
         return self.classify(self.dropout(torch.relu(self.hidden(z))))

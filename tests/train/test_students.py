@@ -97,7 +97,7 @@ def test_every_weight_of_a_fusion_learns(system: str) -> None:
     values["voice"] = torch.rand(4, 4 * WIDTH + 1) + 1.0
     torch.nn.init.normal_(student.voice.portrait.weight)
     heard = student.hear(values["audio"], values["voice"])
-    logits = student.fusion(heard, values)
+    logits = heard.opinion + student.fusion(heard, values)
     gender = student.fusion.with_gender(heard)[1].sum() if system == "camulenet" else 0.0
     (logits.square().sum() + gender).backward()
     # Over the one token of prosody there is nothing to choose: its query and key decide nothing.

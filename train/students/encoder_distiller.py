@@ -29,8 +29,9 @@ from train.layers import masked_deviation, masked_mean
 from train.splits import Split
 from train.students.bank import Bank, open_bank
 from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
+from train.students.keep import OPINION
 from train.students.material import Source, augmenter_of, bill_of_materials, recordings_of, speakers_of
-from train.students.pooled_teacher import PooledTeacher
+from train.students.pooled_teacher import SOFTNESS, PooledTeacher
 from train.students.run_settings import EncoderSettings, read_split
 from train.students.schedule import adamw, learning_rate, running_average, set_rate
 from train.students.small_encoders import SpeechEncoder
@@ -63,6 +64,15 @@ class TrainingEncoder(nn.Module):
         mask = torch.ones_like(frames[:, :, 0]) if mask is None else mask
         mean = masked_mean(frames, mask)
         return frames, torch.cat([mean, masked_deviation(frames, mean, mask)], dim=-1)
+
+    def opinion(self) -> dict[str, Tensor]:
+        """Return weights and biases of the emotions' logits for an embedding, alone and against the speaker's mean."""
+        scale = 2.0 / SOFTNESS
+        bias = self.emotion.bias.detach().clone()
+        # A difference of two embeddings leaves nothing of the second half's bias.
+        bias[len(bias) // 2 :] = 0.0
+        weights = {"weight": self.emotion.weight.detach(), "bias": bias + self.pooled.offsets}
+        return {f"{OPINION}{name}": value * scale for name, value in weights.items()}
 
     def losses(self, batch: EncoderBatch, speakers: int) -> dict[str, Tensor]:
         """Return the parts of one batch's loss, each about 1 for a guess that knows nothing.
@@ -132,7 +142,7 @@ class EncoderRun:
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         header = {"step": self.step_number, "settings": asdict(self.settings), **about}
         save_checkpoint(self.run / "last.safetensors", tensors | flatten_optimizer(self.optimiser), header)
-        weights = self.kept.speech.state_dict()
+        weights = self.kept.speech.state_dict() | self.kept.opinion()
         half = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
         save_checkpoint(self.run / "encoder.safetensors", half, header)
 

@@ -22,6 +22,8 @@ class Heard:
     """(B, 2 W): mean and deviation of the frames; it knows nothing of words or voice."""
     told: Tensor
     """(B, T, U): frames in the light of the voice."""
+    opinion: Tensor
+    """(B, C): a first opinion in the light of the voice, which the fusion's logits are added to."""
 
 
 class Fusion(nn.Module):
@@ -33,5 +35,5 @@ class Fusion(nn.Module):
     """What it takes of `Heard`."""
 
     def forward(self, heard: Heard, told: dict[str, Tensor]) -> Tensor:
-        """Return logits (B, C)."""
+        """Return logits (B, C), to be added to the first opinion."""
         raise NotImplementedError

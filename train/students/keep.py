@@ -12,6 +12,8 @@ from train.checkpoint import read_checkpoint, save_checkpoint
 from train.students.config import StudentConfig
 from train.students.student import Student
 
+OPINION = "opinion."
+"""What the encoder's checkpoint holds beside the encoder: the first opinion that its students begin with."""
 _ENCODER = "speech."
 _TRAINING_ONLY = ("fusion.gender.",)
 
@@ -49,7 +51,7 @@ def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
     if hashlib.sha256(encoder.read_bytes()).hexdigest() != header["encoder_sha256"]:
         raise ConfigError(f"{encoder} is not the encoder that {path.name} was trained over; keep both of one run")
     student = Student(StudentConfig(**header["settings"]["model"]))
-    tensors |= {_ENCODER + name: value for name, value in heard.items()}
+    tensors |= {_ENCODER + name: value for name, value in heard.items() if not name.startswith(OPINION)}
     missing, unknown = student.load_state_dict(tensors, strict=False)
     lacking = [name for name in missing if not name.startswith(_TRAINING_ONLY)]
     if lacking or unknown:

@@ -39,7 +39,7 @@ class Student(nn.Module):
             layers=config.speech_layers,
             dropout=config.dropout,
         )
-        self.voice = VoiceSense(config.speech_width, config.told_width)
+        self.voice = VoiceSense(config.speech_width, config.told_width, config.classes)
         self.fusion: Fusion = FUSIONS[config.system](config)
 
     @property
@@ -61,10 +61,10 @@ class Student(nn.Module):
     def hear(self, audio: Tensor, voice: Tensor) -> Heard:
         """Return everything that the fusion may want of a waveform (B, samples) and a voice (B, 4 W + 1)."""
         mel, early, frames, embedding = self.listen(audio)
-        return Heard(mel, early, frames, embedding, self.voice(frames, voice))
+        return Heard(mel, early, frames, embedding, *self.voice(frames, embedding, voice))
 
     def forward(self, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (B, C), embedding (B, D) and frames (B, T, W) for values in the order of `inputs`."""
         told = dict(zip(self.inputs, values, strict=True))
         heard = self.hear(told["audio"], told["voice"])
-        return self.fusion(heard, told), heard.embedding, heard.frames
+        return heard.opinion + self.fusion(heard, told), heard.embedding, heard.frames

@@ -60,11 +60,12 @@ class StudentRun:
     def __init__(self, settings: StudentSettings, encoder: Path) -> None:
         torch.manual_seed(settings.seed)
         weights, header = read_checkpoint(encoder)
+        opinion = weights.pop("opinion.weight").float(), weights.pop("opinion.bias").float()
         raw: Any = header["settings"]
         self.about: dict[str, Any] = dict(header)
         self.encoder = EncoderSettings(**{**raw, "corpora": tuple(raw["corpora"])})
         self.settings = settings
-        self.students = {name: self._student(name, weights) for name in settings.systems}
+        self.students = {name: self._student(name, weights, opinion) for name in settings.systems}
         blend = running_average(settings.average_decay)
         self.averages = {
             name: AveragedModel(student, avg_fn=blend, use_buffers=True) for name, student in self.students.items()
@@ -73,7 +74,7 @@ class StudentRun:
         self.optimiser = adamw(learnt, settings.peak_learning_rate, settings.weight_decay)
         self.step_number = 0
 
-    def _student(self, system: str, weights: dict[str, Tensor]) -> Student:
+    def _student(self, system: str, weights: dict[str, Tensor], opinion: tuple[Tensor, Tensor]) -> Student:
         about = self.encoder
         config = StudentConfig(
             system=system,
@@ -86,6 +87,7 @@ class StudentRun:
         student = Student(config)
         student.speech.load_state_dict(weights)
         student.speech.requires_grad_(False)
+        student.voice.take_opinion(*opinion)
         return student
 
     @property
@@ -115,8 +117,8 @@ class StudentRun:
                 mel, early, frames, embedding = self.first.listen(batch.told["audio"])
             losses = {}
             for name, student in self.students.items():
-                told = student.voice(frames, batch.told["voice"])
-                losses[name] = loss_of(student, Heard(mel, early, frames, embedding, told), batch, settings)
+                told = student.voice(frames, embedding, batch.told["voice"])
+                losses[name] = loss_of(student, Heard(mel, early, frames, embedding, *told), batch, settings)
         self.optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         for student in self.students.values():
@@ -171,14 +173,14 @@ def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: Stude
     spoken = len(batch.labels)
     extra = torch.zeros(())
     if isinstance(student.fusion, CamulenetFusion):
-        logits, gender = student.fusion.with_gender(heard)
+        added, gender = student.fusion.with_gender(heard)
         known = (batch.gender >= 0).float()
         wanted = batch.gender.clamp(min=0).float()
         each = nn.functional.binary_cross_entropy_with_logits(gender[:spoken].float(), wanted, reduction="none")
         extra = settings.gender_weight * (each * known).sum() / known.sum().clamp(min=1.0)
     else:
-        logits = student.fusion(heard, batch.told)
-    logits = logits.float()
+        added = student.fusion(heard, batch.told)
+    logits = (heard.opinion + added).float()
     said = logits[:spoken]
     if isinstance(student.fusion, HumpCatFusion):
         said = am_logits(said, batch.labels, _MARGIN)

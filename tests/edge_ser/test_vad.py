@@ -64,6 +64,17 @@ def test_a_reset_detector_answers_like_a_fresh_one(name):
     assert answers(used, samples) == answers(open_detector(name), samples)
 
 
+def test_a_network_that_was_used_before_is_as_good_as_new():
+    speech = voice_like(1.0)
+    first = SileroDetector()
+    network, heard = first._silero, answers(first, speech)
+    del first
+    second = SileroDetector()
+    assert second._silero is network
+    assert answers(second, speech) == heard
+    assert SileroDetector()._silero is not network
+
+
 @pytest.mark.parametrize("rms_dbfs", [-20.0, -40.0, -60.0])
 def test_silero_hears_a_voice_at_any_level(rms_dbfs):
     quiet_pcm = np.rint(voice_like(2.0, rms_dbfs) * 32768).astype(np.float32) / 32768

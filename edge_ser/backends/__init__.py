@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.bundle import Bundle
-from edge_ser.errors import BackendUnavailableError, ConfigError
+from edge_ser.errors import ConfigError
+from edge_ser.manifest import HEAD_NAME
 
 _DEFAULT_THREADS = 2
-_LATER_PROVIDERS = ("cuda", "tensorrt")
+PROVIDERS = ("auto", "cpu", "cuda", "tensorrt")
+"""What may be asked for."""
+
+_LISTED = "auto, cpu, cuda or tensorrt"
+_log = logging.getLogger("edge_ser")
 
 
 class Backend(Protocol):
@@ -41,32 +47,40 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(bundle: Bundle, provider: str = "auto", threads: int | None = None) -> Backend:
-    """Return what runs the bundle's graph here.
+def open_backend(
+    bundle: Bundle,
+    provider: str = "auto",
+    threads: int | None = None,
+    engine_dir: str | os.PathLike[str] | None = None,
+) -> Backend:
+    """Return what runs the bundle's graph here, and log in one line what it is and why.
 
     Args:
         bundle: The bundle.
-        provider: `auto` or `cpu`.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`. `auto` takes an engine built for this GPU, else CUDA for a
+            model of floats, else the CPU.
         threads: Threads for one utterance; None takes two, or one where the machine has one core.
+        engine_dir: Where TensorRT engines lie; None takes the user's cache.
 
     Raises:
         BackendUnavailableError: The provider cannot run here.
         BundleError: The graph does not open or does not fit the manifest.
-        ConfigError: No such provider, or fewer than one thread.
+        ConfigError: No such provider, fewer than one thread, or engines that others could have written.
+        EngineMismatchError: The engine was built for another GPU, TensorRT or graph.
     """
-    if provider in _LATER_PROVIDERS:
-        raise BackendUnavailableError(
-            f"the provider '{provider}' needs a newer edge-ser; this one has cpu; use --provider cpu"
-        )
-    if provider not in ("auto", "cpu"):
-        raise ConfigError(f"got the provider '{provider}'; need auto or cpu; use --provider auto")
+    if provider not in PROVIDERS:
+        raise ConfigError(f"got the provider '{provider}'; need {_LISTED}; use --provider auto")
     if threads is not None and threads < 1:
         raise ConfigError(f"got {threads} threads; need 1 or more; use --threads 1")
-    # Late, so that importing edge_ser does not load ONNX Runtime.
-    from edge_ser.backends.onnx_graph import OnnxGraph
-
     count = threads or min(_DEFAULT_THREADS, os.cpu_count() or 1)
-    return OnnxGraph(bundle, count) if bundle.base is None else _adapted(bundle, OnnxGraph(bundle.base, count))
+    # Late, so that importing edge_ser does not load what looks for GPUs.
+    from edge_ser.backends.choice import open_chosen
+
+    backend, why = open_chosen(bundle.base or bundle, provider, count, engine_dir)
+    if bundle.base is not None and HEAD_NAME in bundle.manifest.files:
+        backend = _adapted(bundle, backend)
+    _log.info("%s from %s on %s, %s (%s)", bundle.manifest.name, bundle.folder, backend.name, backend.provider, why)
+    return backend
 
 
 def _adapted(bundle: Bundle, backend: Backend) -> Backend:

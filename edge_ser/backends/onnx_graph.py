@@ -1,4 +1,4 @@
-"""The bundle's graph on the CPU, run by ONNX Runtime."""
+"""The bundle's graph, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.backends.onnx_cut import cut_after
+from edge_ser.backends.onnx_providers import CPU, Execution, import_onnxruntime, start_session
 from edge_ser.bundle import Bundle, Input, Output
 from edge_ser.errors import BackendUnavailableError, BundleError
 from edge_ser.graph_io import FRAMES_NAME
@@ -24,30 +26,34 @@ _GRAPH_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 _ERRORS_ONLY = 3
 # A tensor whose numbers lie in another file has a protobuf string field 1 of 8 bytes that says "location".
 _EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
+DATA_SUFFIX = ".data"
+"""What is added to the name of a graph's file for that of its weights, where they are too large for one file."""
 _EXTERNAL_DATA_FOLDER = "session.model_external_initializers_file_folder_path"
+_SIGNED_INTEGERS = "session.qdqisint8allowed"
 
 
 class OnnxGraph:
     """An ONNX Runtime session whose inputs and outputs are those of the manifest."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, execution: Execution = CPU) -> None:
         """Open the graph.
 
         Args:
             bundle: The bundle whose graph `model` is opened.
-            threads: Threads for one utterance.
+            threads: Processor threads for one utterance.
+            execution: Where it runs.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime is not installed.
+            BackendUnavailableError: ONNX Runtime is not installed, or does not run there.
             BundleError: The graph does not open or does not fit the manifest.
         """
-        self._session = _open_session(bundle, bundle.read(bundle.manifest.graphs["model"]), threads)
-        self._fusion: onnxruntime.InferenceSession | None = None
-        self._fusion_lock = threading.Lock()
+        graph = bundle.read(bundle.manifest.graphs["model"])
+        self._session = open_session(bundle, graph, threads, execution=execution)
         self._bundle = bundle
-        self._outputs = [output.name for output in bundle.manifest.outputs]
         self._threads = threads
+        self._execution = execution
         _check_fit(self._session, bundle)
+        self._fusion = OnnxFusion(bundle, threads)
 
     @property
     def name(self) -> str:
@@ -58,8 +64,8 @@ class OnnxGraph:
 
     @property
     def provider(self) -> str:
-        """CPU and the number of threads."""
-        return f"CPU, {self._threads} thread{'s' if self._threads > 1 else ''}"
+        """Where it runs, and on the CPU with how many threads."""
+        return self._execution.told(self._threads)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Return the graph's outputs by name.
@@ -72,25 +78,44 @@ class OnnxGraph:
     def fuse(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Return the same outputs, but for `frames`, from the `frames` of an earlier run in the place of its audio.
 
-        The part of the graph behind `frames` is cut out and opened at the first call, which takes some 0.1 s.
+        Raises:
+            BundleError: The graph's file has changed since it was opened, needs more than its frames, fails, or
+                answers in another shape than the manifest says.
+        """
+        return self._fusion.fuse(inputs)
+
+
+class OnnxFusion:
+    """The part of a bundle's graph behind its `frames`, on the CPU: it is small, wherever the whole graph runs."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Prepare; the part is cut out and opened at the first call, which takes some 0.1 s."""
+        self._bundle = bundle
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = None
+        self._lock = threading.Lock()
+
+    def fuse(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs, but for `frames`, from the `frames` of an earlier run in the place of its audio.
 
         Raises:
             BundleError: The graph's file has changed since it was opened, needs more than its frames, fails, or
                 answers in another shape than the manifest says.
         """
-        session = self._opened_fusion()
+        session = self._opened()
         return _run(session, self._bundle, {node.name: inputs[node.name] for node in session.get_inputs()})
 
-    def _opened_fusion(self) -> onnxruntime.InferenceSession:
-        with self._fusion_lock:
-            if self._fusion is None:
-                answers = [name for name in self._outputs if name != FRAMES_NAME]
-                audio = {item.name for item in self._bundle.manifest.inputs if item.kind == "audio"}
+    def _opened(self) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._session is None:
+                manifest = self._bundle.manifest
+                answers = [output.name for output in manifest.outputs if output.name != FRAMES_NAME]
+                audio = {item.name for item in manifest.inputs if item.kind == "audio"}
                 # The logits first: whatever else there is, they must follow from the frames.
                 answers.sort(key=lambda name: name != "logits")
                 graph = cut_after(_read_unchanged(self._bundle), FRAMES_NAME, answers, audio)
-                self._fusion = _open_session(self._bundle, graph, self._threads)
-            return self._fusion
+                self._session = open_session(self._bundle, graph, self._threads)
+            return self._session
 
 
 def _read_unchanged(bundle: Bundle) -> bytes:
@@ -101,13 +126,24 @@ def _read_unchanged(bundle: Bundle) -> bytes:
     return graph
 
 
-def _open_session(bundle: Bundle, graph: bytes, threads: int) -> onnxruntime.InferenceSession:
-    try:
-        import onnxruntime
-    except ImportError as problem:
-        raise BackendUnavailableError(
-            f"onnxruntime is not importable here ({problem}); need it for every model; pip install onnxruntime"
-        ) from None
+def open_session(
+    bundle: Bundle, graph: bytes, threads: int, name: str = "model", execution: Execution = CPU
+) -> onnxruntime.InferenceSession:
+    """Return a session for a graph.
+
+    Args:
+        bundle: Whose it is.
+        graph: The serialised graph.
+        threads: Threads for one utterance.
+        name: What the manifest calls it.
+        execution: Where it runs.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime is not installed, does not run there, or is too old for weights in a file
+            of their own.
+        BundleError: The graph does not open, or keeps weights in a file that the manifest does not list.
+    """
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -115,14 +151,20 @@ def _open_session(bundle: Bundle, graph: bytes, threads: int) -> onnxruntime.Inf
     options.log_severity_level = _ERRORS_ONLY
     # ONNX Runtime would read such a file without its hash being checked. Newer ones can be sent where there is none.
     options.add_session_config_entry(_EXTERNAL_DATA_FOLDER, os.devnull)
-    path = bundle.path(bundle.manifest.graphs["model"])
-    if b"location" in graph and _EXTERNAL_DATA.search(graph):  # the first look is 20 times faster
+    # Left alone, x86-64 makes signed integers unsigned and aarch64 does not, and each fuses other nodes: their answers
+    # then differ in the third decimal. With this they are the same.
+    options.add_session_config_entry(_SIGNED_INTEGERS, "0")
+    path = bundle.path(bundle.manifest.graphs[name])
+    weights = _listed_weights(bundle, name, options)
+    if not weights and b"location" in graph and _EXTERNAL_DATA.search(graph):  # the first look is 20 times faster
         raise BundleError(
             f"{path} keeps weights in another file, which no hash protects; need one file; "
             "export the bundle again: python export/to_onnx.py --help"
         )
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return start_session(graph, options, execution)
+    except BackendUnavailableError:
+        raise
     except Exception as problem:  # ONNX Runtime's errors share no base but Exception.
         raise BundleError(
             f"{path} does not open in ONNX Runtime ({str(problem).splitlines()[0]}); need an ONNX graph; "
@@ -130,24 +172,65 @@ def _open_session(bundle: Bundle, graph: bytes, threads: int) -> onnxruntime.Inf
         ) from None
 
 
+def _listed_weights(bundle: Bundle, name: str, options: onnxruntime.SessionOptions) -> list[NDArray[np.uint8]]:
+    """Hand the file of a graph's weights to the session, where the manifest lists one, and return what to keep alive.
+
+    Weights in any other file are refused by ONNX Runtime from then on.
+    """
+    data = bundle.manifest.graphs[name] + DATA_SUFFIX
+    if data not in bundle.manifest.files:
+        return []
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        raise BackendUnavailableError(
+            f"{bundle.folder} keeps weights in {data}; need an ONNX Runtime that takes them from there; "
+            "pip install --upgrade onnxruntime"
+        )
+    weights = np.memmap(bundle.path(data), dtype=np.uint8, mode="r")
+    options.add_external_initializers_from_files_in_memory([PurePosixPath(data).name], [weights], [weights.size])
+    return [weights]
+
+
 def _run(
     session: onnxruntime.InferenceSession, bundle: Bundle, inputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.float32]]:
     given = {node.name for node in session.get_outputs()}
     outputs = [output for output in bundle.manifest.outputs if output.name in given]
+    answers = run_session(session, bundle, inputs, [output.name for output in outputs])
+    check_answers(bundle, answers)
+    return answers
+
+
+def run_session(
+    session: onnxruntime.InferenceSession, bundle: Bundle, inputs: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> dict[str, NDArray[np.float32]]:
+    """Return outputs of one of a bundle's graphs by name.
+
+    Raises:
+        BundleError: The graph fails.
+    """
     try:
-        answers = session.run([output.name for output in outputs], dict(inputs))
+        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
     except Exception as problem:  # ONNX Runtime's errors share no base but Exception.
         raise BundleError(
             f"the graph of {bundle.folder} fails ({str(problem).splitlines()[0]}); need one that takes any utterance; "
             "export the bundle again: python export/to_onnx.py --help"
         ) from None
-    for output, values in zip(outputs, answers, strict=True):
+
+
+def check_answers(bundle: Bundle, answers: Mapping[str, NDArray[np.float32]]) -> None:
+    """Refuse answers of another shape than the manifest says.
+
+    Raises:
+        BundleError: One is.
+    """
+    for output in bundle.manifest.outputs:
+        if output.name not in answers:
+            continue
+        values = answers[output.name]
         if len(values.shape) != len(output.shape) or any(
             isinstance(wanted, int) and size != wanted for size, wanted in zip(values.shape, output.shape, strict=True)
         ):
             _misfit(bundle, f"'{output.name}' came in shape {list(values.shape)}", str(list(output.shape)))
-    return {output.name: values for output, values in zip(outputs, answers, strict=True)}
 
 
 def _check_fit(session: onnxruntime.InferenceSession, bundle: Bundle) -> None:

@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: help listen demo test check lint types format figures students clean
+.PHONY: help listen demo test test-assistants bindings surface check lint types format figures students clean
 
 help:
 	@echo "make listen   hear the microphone, or the example recording where there is none"
 	@echo "make demo     hear the example recording"
 	@echo "make test     run the tests"
+	@echo "make test-assistants  run the tests of Pipecat and LiveKit, in a venv of their own"
+	@echo "make surface  look up every name of TensorRT and CUDA that the code uses in their real Python bindings"
 	@echo "make check    tests, lint and types, as continuous integration does"
 	@echo "make figures  measure again what README shows (EDGE_SER_DATA: the corpora)"
 	@echo "make students train the students, press and evaluate one, in build/ (EDGE_SER_DATA: the corpora; TEACHER: a Whisper encoder)"
@@ -22,7 +24,7 @@ $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install -e ".[train,export,dev]"
+	$(PIP) install -e ".[train,export,serve,zeroconf,dev]"
 	touch $@ $(VENV)/.runtime
 
 listen: $(VENV)/.runtime
@@ -38,6 +40,28 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Pipecat and LiveKit Agents pin what the workshop has newer.
+$(VENV)-assistants/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-assistants
+	$(VENV)-assistants/bin/python -m pip --disable-pip-version-check -q install -e ".[assistants]"
+	touch $@
+
+test-assistants: $(VENV)-assistants/.done
+	$(VENV)-assistants/bin/python -m pytest tests/edge_ser/assistants/test_pipecat.py \
+	  tests/edge_ser/assistants/test_livekit.py tests/edge_ser/assistants/test_doors.py
+
+# The versions of JetPack 6.2, of JetPack 7, and the newest; without the libraries, which are not on PyPI.
+BINDINGS := tensorrt_cu12_bindings==10.3.0 tensorrt_cu13_bindings==10.16.1.11 tensorrt_cu13_bindings==11.4.0.106 \
+  cuda-bindings==12.8.0 cuda-bindings==13.5.0 cuda-pathfinder==1.9.0
+
+bindings: | $(VENV)/bin/python
+	@for wheel in $(BINDINGS); do \
+	  $(PIP) download --no-deps --only-binary=:all: -d build/bindings "$$wheel" || exit 1; \
+	done
+
+surface: $(VENV)/.dev bindings
+	$(BIN)/python export/trt_surface.py build/bindings/*.whl
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -57,9 +81,11 @@ figures: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 
 students: $(VENV)/.dev
-	$(BIN)/python -m train.distill train/configs/students/encoder.toml --teacher "$(TEACHER)" --run runs/encoder
+	$(BIN)/python -m train.speak --out runs/spoken
+	$(BIN)/python -m train.distill train/configs/students/encoder.toml --teacher "$(TEACHER)" \
+	  --spoken runs/spoken --run runs/encoder
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
-	  --encoder runs/encoder --run runs/students
+	  --spoken runs/spoken --encoder runs/encoder --run runs/students
 	$(BIN)/python -m train.keep runs/students
 	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8
@@ -67,4 +93,4 @@ students: $(VENV)/.dev
 	$(BIN)/python export/card.py build/mdat-int8 --metrics build/mdat-int8.json
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-assistants build dist *.egg-info

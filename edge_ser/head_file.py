@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from typing import NoReturn
 
 import numpy as np
 
+from edge_ser.array_file import arrays_from_bytes, arrays_to_bytes
 from edge_ser.errors import BundleError
 from edge_ser.head import Floats, Head, Kernel, VoicePrior, Whitening
 
 _VERSION = 1
-_LARGEST_BYTES = 4_000_000
-_LARGEST_VALUE = 1e9
 _SHAPES = {
     "voice_mean": ("D",),
     "voice_deviation": ("D",),
@@ -51,10 +48,8 @@ def head_to_bytes(head: Head) -> bytes:
         "pull": head.pull,
         "numbers": np.array(numbers),
     }
-    file = io.BytesIO()
     types = {name: np.float16 if name in _HALF else np.float32 for name in arrays}
-    np.savez(file, **{name: values.astype(types[name]) for name, values in arrays.items()})  # type: ignore[arg-type]
-    return file.getvalue()
+    return arrays_to_bytes({name: values.astype(types[name]) for name, values in arrays.items()})
 
 
 def head_from_bytes(content: bytes, where: str, embedding_size: int, labels: int) -> Head:
@@ -99,25 +94,10 @@ def head_from_bytes(content: bytes, where: str, embedding_size: int, labels: int
 
 
 def _read(content: bytes, where: str) -> dict[str, Floats]:
-    arrays: dict[str, Floats] = {}
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as file:
-            if sum(item.file_size for item in file.infolist()) > _LARGEST_BYTES:
-                _fail(where, f"it unpacks to more than {_LARGEST_BYTES} bytes")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            for name in _SHAPES:
-                values = file[name] if name in file else np.zeros(0)
-                if values.dtype.kind != "f":
-                    _fail(where, f"'{name}' holds no floating-point numbers")
-                arrays[name] = values.astype(np.float64)
-    except BundleError:
-        raise
-    except Exception as problem:  # numpy and zipfile raise many kinds for damaged content.
-        _fail(where, str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
-    for name, values in arrays.items():
-        if not (np.abs(values) <= _LARGEST_VALUE).all():
-            _fail(where, f"'{name}' holds values that are not finite or beyond all sense")
-    return arrays
+        return arrays_from_bytes(content, _SHAPES)
+    except ValueError as problem:
+        _fail(where, str(problem))
 
 
 def _fail(where: str, problem: str) -> NoReturn:

@@ -72,7 +72,7 @@ class Examiner:
             ids, mask = self.texts[place] if words else (nothing, nothing)
             told = {"text_ids": torch.from_numpy(ids), "text_mask": torch.from_numpy(mask)}
             told["prosody"] = self.prosody[place]
-            frames, opinion = student.voice(heard[2], heard[3], voices[place : place + 1])
-            logits = opinion + student.fusion(Heard(*heard, frames, opinion), told)
+            known = Heard(*heard, *student.voice(heard[2], heard[3], voices[place : place + 1]))
+            logits = known.opinion + student.fusion(known, told)
             predicted.append(int(logits.argmax()))
         return round(unweighted_accuracy(confusion_matrix(self.truth, predicted, len(FOUR_CLASSES))), 4)

@@ -24,6 +24,8 @@ class Heard:
     """(B, T, U): frames in the light of the voice."""
     opinion: Tensor
     """(B, C): a first opinion in the light of the voice, which the fusion's logits are added to."""
+    apart: Tensor
+    """(B, 2 W): how far the embedding is from everybody's, or from the speaker's own the better the voice is known."""
 
 
 class Fusion(nn.Module):

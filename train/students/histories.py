@@ -59,6 +59,9 @@ class Histories:
         self._speakers = list(speakers)
         self._names = names
         self.size = int(embeddings[0].shape[1])
+        self._centres = {
+            name: np.concatenate([embeddings[int(place)] for place in own]).mean(0) for name, own in self._own.items()
+        }
 
     def draw(self, recording: int, rng: np.random.Generator) -> Array:
         """Return a voice (2 D + 1,) that the speaker of a recording may be met with; the recording is not in it."""
@@ -85,6 +88,12 @@ class Histories:
             return np.zeros(2 * self.size + 1, np.float32)
         chosen = rng.choice(pool, count, replace=bool(count > np.count_nonzero(weights)), p=weights / weights.sum())
         return voice_of(np.stack([self._one(int(place), rng) for place in chosen]))
+
+    def between(self, recording: int, rng: np.random.Generator) -> Array:
+        """Return the mean frame (D / 2,) of another speaker minus that of a recording's speaker."""
+        other = self._names[int(rng.integers(len(self._names)))]
+        apart: Array = self._centres[other] - self._centres[self._speakers[recording]]
+        return apart[: self.size // 2]
 
     def _another(self, recording: int, rng: np.random.Generator) -> NDArray[np.intp]:
         others = [name for name in self._names if name != self._speakers[recording]]

@@ -34,6 +34,8 @@ class RowShape:
     """Share of utterances that come with a constructed sentence of the same emotion."""
     transcript: float = 0.15
     """Share that come with their own words, which hold no emotion in acted corpora."""
+    moved: float = 0.4
+    """Share of utterances whose frames are moved towards another speaker's."""
     typical_s: float = 2.6
     """Lengths are log-normal around it."""
 
@@ -75,6 +77,8 @@ class StudentBatch:
     """Int64 (B,)."""
     taught: Tensor
     """Float32 (B, C): what the teacher makes of the whole recording and its speaker."""
+    moved: Tensor
+    """Float32 (B + M, D / 2): by how much frames and voice are moved towards another speaker's, mostly zero."""
 
 
 class StudentRows(Dataset[StudentBatch]):
@@ -126,7 +130,15 @@ class StudentRows(Dataset[StudentBatch]):
             told["prosody"] = torch.from_numpy(np.stack([prosody(wave.astype(np.float32)) for wave in waves]))
         gender = [self.source.about[item.recording].gender for item in items]
         taught = torch.from_numpy(np.stack([self.taught[item.start_sample] for item in items]))
-        return StudentBatch(told, torch.tensor([item.label for item in items]), torch.tensor(gender), taught)
+        moved = [self._towards_another(item.recording, rng) for item in items]
+        moved += [np.zeros_like(moved[0])] * shape.non_speech
+        labels = torch.tensor([item.label for item in items])
+        return StudentBatch(told, labels, torch.tensor(gender), taught, torch.from_numpy(np.stack(moved)))
+
+    def _towards_another(self, recording: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return what takes frames of a recording's speaker towards, or beyond, another speaker's."""
+        distance = rng.uniform(0.5, 1.5) if rng.random() < self.shape.moved else 0.0
+        return (self.histories.between(recording, rng) * distance).astype(np.float32)
 
     def _items(self, rng: np.random.Generator) -> list[Item]:
         """Return utterances of about one length, of any speaker."""

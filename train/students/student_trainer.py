@@ -117,8 +117,8 @@ class StudentRun:
                 mel, early, frames, embedding = self.first.listen(batch.told["audio"])
             losses = {}
             for name, student in self.students.items():
-                told = student.voice(frames, embedding, batch.told["voice"])
-                losses[name] = loss_of(student, Heard(mel, early, frames, embedding, *told), batch, settings)
+                told, *opinion = _sensed(student, frames, embedding, batch)
+                losses[name] = loss_of(student, Heard(mel, early, frames, embedding, told, *opinion), batch, settings)
         self.optimiser.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         for student in self.students.values():
@@ -166,6 +166,16 @@ class StudentRun:
         for student in self.students.values():
             student.train()
             student.speech.eval()  # frozen: it neither drops out nor hides anything
+
+
+def _sensed(student: Student, frames: Tensor, embedding: Tensor, batch: StudentBatch) -> list[Tensor]:
+    """Return what the voice's part gives, the frames of some rows moved towards another speaker's, opinions never."""
+    voice, moved = batch.told["voice"], batch.moved
+    nothing = torch.zeros_like(moved)
+    moved_voice = voice + torch.cat([nothing[:, :1], moved, nothing, nothing, nothing], dim=1)
+    moved_embedding = embedding + torch.cat([moved, nothing], dim=1)
+    told = student.voice(frames + moved.unsqueeze(1), moved_embedding, moved_voice)[0]
+    return [told, *student.voice(frames, embedding, voice)[1:]]
 
 
 def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: StudentSettings) -> Tensor:

@@ -45,10 +45,13 @@ class VoiceSense(nn.Module):
         self.strictness = nn.Parameter(torch.tensor(0.7))
         nn.init.zeros_(self.portrait.weight)
 
-    def forward(self, frames: Tensor, embedding: Tensor, voice: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames (B, T, out) and first opinion (B, C) for frames (B, T, D), their embedding (B, 2 D) and voice.
+    def forward(self, frames: Tensor, embedding: Tensor, voice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return frames (B, T, out), first opinion (B, C) and what sets the embedding apart (B, 2 D).
 
-        The voice is (B, 4 D + 1).
+        Args:
+            frames: (B, T, D).
+            embedding: (B, 2 D), mean and deviation of the frames.
+            voice: (B, 4 D + 1).
         """
         width = frames.shape[-1]
         heard = voice[:, :1]
@@ -62,8 +65,9 @@ class VoiceSense(nn.Module):
         portrait = torch.cat([(mean - self.everybody) / self.spread, deviation / self.spread], dim=-1)
         told = self.relative(relative) + self.portrait(portrait).unsqueeze(1)
         opinion = (1.0 - trust) * self.alone(embedding) + trust * self.against(embedding - mean)
+        apart = (embedding - self.everybody - trust * (mean - self.everybody)) / self.spread
         trust = trust.unsqueeze(1)
-        return (1.0 - trust) * self.own(frames) + trust * told, opinion
+        return (1.0 - trust) * self.own(frames) + trust * told, opinion, apart
 
     def _gate(self, utterance: Tensor, centre: Tensor) -> Tensor:
         offset = (utterance - centre) / self.spread[: centre.shape[1]]

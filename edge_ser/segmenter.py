@@ -108,6 +108,14 @@ class Segmenter:
         """Samples of speech among those held: the speech of the open utterance so far."""
         return _speech_samples(self._held)
 
+    def may_end_within(self, samples: int) -> bool:
+        """Return whether an utterance can end within the next so many samples, whatever they hold."""
+        if not self._is_open:
+            return samples >= self._hangover
+        return (
+            self._silent_samples + samples >= self._hangover or self.undecided_samples + samples > self._max_utterance
+        )
+
     def so_far(self) -> Utterance:
         """Return the open utterance as far as it was heard; nothing is decided by that."""
         return self._utterance(self._start, self._held)

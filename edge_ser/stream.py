@@ -86,6 +86,15 @@ class Stream:
         settled = self._pushed_samples - self._pending.size - self._segmenter.undecided_samples
         return replace(self._account, captured_samples=settled + self._account.dropped_samples)
 
+    def may_answer(self, samples: int) -> bool:
+        """Return whether pushing so many samples may judge an utterance; else it takes a fraction of a millisecond.
+
+        For whoever owns an event loop and wants to leave it for the long calls only.
+        """
+        if self._partials and self._segmenter.is_open:
+            return True
+        return self._segmenter.may_end_within(self._pending.size + samples)
+
     def push(self, samples: NDArray[np.generic]) -> list[Event]:
         """Take the next samples and return the events that they settle.
 

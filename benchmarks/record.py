@@ -30,6 +30,8 @@ class Recorded:
     """Keep the first so many lines only; None keeps all."""
     needs_data: bool = False
     """True if it reads the corpora through EDGE_SER_DATA."""
+    only_by_name: bool = False
+    """True if it takes half an hour and gigabytes, or an environment of its own, so that it runs only when named."""
 
 
 COMMANDS = {
@@ -43,9 +45,14 @@ COMMANDS = {
     "robustness": Recorded("python benchmarks/robustness.py", needs_data=True),
     "early-answers": Recorded("python benchmarks/early_answers.py", needs_data=True),
     "evaluate": Recorded("python -m train.evaluate mdat-int8 --out benchmarks/results/mdat-int8.json", needs_data=True),
+    "int8": Recorded("python benchmarks/int8.py"),
     "streams": Recorded("python benchmarks/streams.py", needs_data=True),
+    "serve": Recorded("python benchmarks/serve.py", needs_data=True),
     "segmentation": Recorded("python benchmarks/segmentation.py", needs_data=True),
     "adapt": Recorded("python benchmarks/adapt.py", needs_data=True),
+    "adapters": Recorded("python benchmarks/adapters.py", only_by_name=True),
+    "true-size": Recorded("python benchmarks/true_size_export.py", only_by_name=True),
+    "true-size-mdat": Recorded("python benchmarks/true_size_export.py --system mdat", only_by_name=True),
     "workshop-epoch": Recorded("python benchmarks/workshop_epoch.py"),
 }
 
@@ -73,7 +80,7 @@ def main() -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(COMMANDS)}")
-    names = parser.parse_args().names or list(COMMANDS)
+    names = parser.parse_args().names or [name for name, recorded in COMMANDS.items() if not recorded.only_by_name]
     unknown = [name for name in names if name not in COMMANDS]
     if unknown:
         parser.error(f"no command {unknown[0]!r}; there are {', '.join(COMMANDS)}")

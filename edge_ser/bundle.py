@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_ser.errors import BundleError
 from edge_ser.graph_io import Input, Output
-from edge_ser.manifest import MANIFEST_NAME, Base, Manifest, TrainingCorpus, check_file_name
+from edge_ser.manifest import MANIFEST_NAME, PACK_NAME, Base, Manifest, TrainingCorpus, check_file_name
 from edge_ser.private_file import read_regular_file
 
 __all__ = ["Base", "Bundle", "Input", "Manifest", "Output", "TrainingCorpus", "bundled_names", "find_bundle"]
@@ -180,26 +180,36 @@ def _open_base(folder: Path, manifest: Manifest) -> Bundle:
         except OSError:
             continue
         if is_it:
-            return _whole(Bundle.open(base), folder)
+            return _whole(Bundle.open(base), folder, manifest)
         seen.append(base)
     if seen:
         raise BundleError(
-            f"{folder} was adapted from another version of '{wanted.name}' than {seen[-1]}; need the same; "
-            "adapt again with the clips: edge-ser adapt --help"
+            f"{folder} was {_made_from(manifest)} another version of '{wanted.name}' than {seen[-1]}; need the same; "
+            f"{_make_again(manifest)}"
         )
     raise BundleError(
-        f"{folder} was adapted from '{wanted.name}', which is neither bundled nor beside it; "
+        f"{folder} was {_made_from(manifest)} '{wanted.name}', which is neither bundled nor beside it; "
         f"need that bundle's folder there: {folder.parent / wanted.name}"
     )
 
 
-def _whole(base: Bundle, delta: Path) -> Bundle:
+def _whole(base: Bundle, delta: Path, manifest: Manifest) -> Bundle:
     if base.manifest.base is not None:
         raise BundleError(
             f"{delta} builds on {base.folder}, which is adapted itself; need one with a graph of its own; "
-            "adapt again with the clips: edge-ser adapt --help"
+            f"{_make_again(manifest)}"
         )
     return base
+
+
+def _made_from(manifest: Manifest) -> str:
+    return "learnt over" if PACK_NAME in manifest.files else "adapted from"
+
+
+def _make_again(manifest: Manifest) -> str:
+    if PACK_NAME in manifest.files:
+        return "learn the language pack again: python -m train.language_pack --help"
+    return "adapt again with the clips: edge-ser adapt --help"
 
 
 def _stays_inside(path: Path, folder: Path) -> bool:

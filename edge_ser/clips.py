@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.errors import AudioFormatError, ConfigError
+from edge_ser.spectrogram import centre_crop
 
 SAMPLE_RATE_HZ = 16_000
+LENGTHS = ("as_is", "crop", "centre", "repeat", "zeros")
+"""What can be done to a clip; see `at_length`."""
 SHORTEST_REMAINDER = SAMPLE_RATE_HZ
 """Samples; what is left after the last full clip and shorter than this is dropped."""
 
@@ -27,6 +30,30 @@ def repeat_pad(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]
     if len(samples) >= length:
         return samples[:length]
     return np.resize(samples, length)  # numpy's resize repeats
+
+
+def at_length(samples: NDArray[np.float32], length: str, seconds: float) -> NDArray[np.float32]:
+    """Return samples brought to a length.
+
+    Args:
+        samples: Mono float32, shape (n,), n > 0, at 16 kHz.
+        length: `as_is`; `crop` or `centre` keep the beginning or the middle of what is longer; `repeat` and `zeros`
+            keep the beginning, and what is shorter repeats itself or is followed by silence.
+        seconds: The length.
+
+    Raises:
+        AudioFormatError: There is no sample to repeat.
+    """
+    wanted = round(seconds * SAMPLE_RATE_HZ)
+    if length == "as_is":
+        return samples
+    if length == "centre":
+        return centre_crop(samples, seconds)
+    if length == "repeat":
+        return repeat_pad(samples, wanted)
+    if length == "zeros" and len(samples) < wanted:
+        return np.pad(samples, (0, wanted - len(samples)))
+    return samples[:wanted]
 
 
 def segments(samples: NDArray[np.float32], length: int) -> list[NDArray[np.float32]]:

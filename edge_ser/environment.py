@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+ONNX_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+"""Builds of ONNX Runtime: packages that are one module."""
 
 
 def environment(*packages: str) -> dict[str, str]:
@@ -15,7 +18,18 @@ def environment(*packages: str) -> dict[str, str]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
     }
-    return found | {package: version(package) for package in packages}
+    return found | {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    if package != ONNX_RUNTIMES[0]:
+        return version(package)
+    for build in ONNX_RUNTIMES:
+        try:
+            return version(build)
+        except PackageNotFoundError:
+            continue
+    raise PackageNotFoundError(package)
 
 
 def _processor() -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edge_ser.bundle import Bundle
 from edge_ser.errors import BundleError
 from edge_ser.graph_io import Input
+from edge_ser.language_pack import pack_inputs
 from edge_ser.manifest import TOKENIZER_NAME
 from edge_ser.voice import VoiceProfile
 
@@ -24,13 +25,20 @@ class FrontEnd:
     """Prepares what one bundle's graph is told; it keeps nothing between utterances."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Prepare for a bundle; its tokenizer is read at the first transcript."""
+        """Prepare for a bundle; its tokenizer is read at the first transcript.
+
+        Raises:
+            BundleError: Its language pack is damaged or does not fit.
+        """
         self._bundle = bundle
         self._audio = bundle.manifest.input_of("audio")
         self._ids = bundle.manifest.input_of("text_ids")
         self._mask = bundle.manifest.input_of("text_mask")
         self._prosody = bundle.manifest.input_of("prosody")
+        self._mfcc = bundle.manifest.input_of("mfcc")
+        self._spectrogram = bundle.manifest.input_of("spectrogram")
         self._voice = bundle.manifest.input_of("voice")
+        self._pack = pack_inputs(bundle)
         self._tokenizer: Tokenizer | None = None
 
     def inputs(
@@ -55,7 +63,15 @@ class FrontEnd:
             from edge_ser.prosody import prosody
 
             inputs[self._prosody.name] = prosody(samples)[np.newaxis]
-        return inputs | self.text_inputs(transcript) | self.voice_inputs(voice)
+        if self._mfcc is not None:
+            from edge_ser.hand_crafted import coefficients
+
+            inputs[self._mfcc.name] = coefficients(samples, self._mfcc.parameters)[np.newaxis]
+        if self._spectrogram is not None:
+            from edge_ser.hand_crafted import picture
+
+            inputs[self._spectrogram.name] = picture(samples, self._spectrogram.parameters)[np.newaxis]
+        return inputs | self._pack | self.text_inputs(transcript) | self.voice_inputs(voice)
 
     def text_inputs(self, transcript: str | None) -> dict[str, NDArray[Any]]:
         """Return the inputs that carry a transcript; None or blank is no text.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_ser.errors import BundleError
+from edge_ser.clips import LENGTHS
 from edge_ser.json_object import JsonObject
+from edge_ser.spectrogram import GEOMETRY, SPECS
 
 UPGRADE = "install a newer edge-ser: pip install --upgrade edge-ser"
 """What to do about a bundle from the future."""
@@ -14,11 +15,27 @@ UPGRADE = "install a newer edge-ser: pip install --upgrade edge-ser"
 FRAMES_NAME = "frames"
 """The output from which an utterance can be judged again without its audio: float32 (1, frames, width)."""
 
-_DTYPES = {"audio": "float32", "text_ids": "int64", "text_mask": "int64", "prosody": "float32", "voice": "float32"}
-_LATER_KINDS = ("mfcc",)
+MFCC_WIDTHS = {"mfcc39": 39, "mfcc40": 40}
+"""Coefficients by recipe of an input of kind `mfcc`."""
+
+_DTYPES = {
+    "audio": "float32",
+    "text_ids": "int64",
+    "text_mask": "int64",
+    "prosody": "float32",
+    "mfcc": "float32",
+    "spectrogram": "float32",
+    "voice": "float32",
+    "pack_down": "float32",
+    "pack_up": "float32",
+}
 _PROSODY_WIDTH = 103
+_LONGEST_CLIP_S = 600.0
+_LARGEST_PICTURE = 4096
 _LARGEST_EMBEDDING = 65_536
 """Numbers; memory is set aside for as many as a manifest promises."""
+_LARGEST_SIDE = 4096
+"""Of a matrix of a language pack."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +45,14 @@ class Input:
     name: str
     """Name in the graph."""
     kind: str
-    """`audio`, `text_ids`, `text_mask`, `prosody` or `voice`."""
+    """`audio`, `text_ids`, `text_mask`, `prosody`, `mfcc`, `spectrogram`, `voice`, `pack_down` or `pack_up`."""
     dtype: str
     """`float32` or `int64`."""
     shape: tuple[int | str, ...]
     """Sizes; a name stands for a size that varies."""
     parameters: Mapping[str, object] = field(default_factory=dict)
-    """text_ids: `max_tokens`. voice: `embedding_size` and `space`, the id of the embedding space."""
+    """text_ids: `max_tokens`. voice: `embedding_size` and `space`, the id of the embedding space. mfcc: `recipe`,
+    `length`, `seconds`, perhaps `window_ms` and `hop_ms`. spectrogram: `spec`, `unit`, `clip_s` and `size`."""
 
     @property
     def max_tokens(self) -> int:
@@ -59,10 +77,10 @@ class Input:
             BundleError: It does not fit, or needs a newer release.
         """
         kind = fields.text("kind")
-        if kind in _LATER_KINDS:
-            raise BundleError(f"{fields.where}: inputs of kind '{kind}' need a newer edge-ser; {UPGRADE}")
         if kind not in _DTYPES:
-            fields.fail(f"unknown input kind '{kind}', need one of {', '.join(_DTYPES)}")
+            fields.fail(
+                f"unknown input kind '{kind}', need one of {', '.join(_DTYPES)}, or a newer edge-ser: {UPGRADE}"
+            )
         if fields.text("dtype") != _DTYPES[kind]:
             fields.fail(f"an input of kind '{kind}' is {fields.text('dtype')}, need {_DTYPES[kind]}")
         parameters = fields.nested("parameters")
@@ -73,6 +91,13 @@ class Input:
             _check_shape(fields, (1, 2 * parameters.count("embedding_size", 1, _LARGEST_EMBEDDING) + 1))
         elif kind == "prosody":
             _check_shape(fields, (1, _PROSODY_WIDTH))
+        elif kind == "mfcc":
+            _check_shape(fields, (1, None, MFCC_WIDTHS[_check_mfcc(parameters)]))
+        elif kind == "spectrogram":
+            _check_shape(fields, (1, 1, *(_check_spectrogram(parameters),) * 2))
+        elif kind in ("pack_down", "pack_up"):
+            _check_shape(fields, (1, None, None))
+            _check_sides(fields)
         else:
             _check_shape(fields, (1, None))
         return Input(fields.text("name"), kind, fields.text("dtype"), fields.shape("shape"), parameters.plain)
@@ -99,6 +124,35 @@ class Output:
         if fields.text("dtype") != "float32":
             fields.fail(f"an output is {fields.text('dtype')}, need float32")
         return Output(fields.text("name"), fields.text("dtype"), fields.shape("shape"))
+
+
+def _check_mfcc(fields: JsonObject) -> str:
+    """Return the recipe."""
+    for key, allowed in (("recipe", tuple(MFCC_WIDTHS)), ("length", LENGTHS)):
+        if fields.text(key) not in allowed:
+            fields.fail(f"'{key}' is '{fields.text(key)}', need one of {', '.join(allowed)}")
+    shortest_s = 0.0 if fields.text("length") == "as_is" else 0.1
+    fields.number("seconds", lambda value: shortest_s <= value <= _LONGEST_CLIP_S, f"from {shortest_s} to 600")
+    for key, allowed_ms in (("window_ms", (30, 40)), ("hop_ms", (10, 20))):
+        if key in fields.plain and fields.count(key) not in allowed_ms:
+            fields.fail(f"'{key}' is {fields.count(key)}, need {allowed_ms[0]} or {allowed_ms[1]}")
+    return fields.text("recipe")
+
+
+def _check_spectrogram(fields: JsonObject) -> int:
+    """Return the pixels of a side."""
+    for key, allowed in (("spec", SPECS), ("unit", tuple(GEOMETRY))):
+        if fields.text(key) not in allowed:
+            fields.fail(f"'{key}' is '{fields.text(key)}', need one of {', '.join(allowed)}")
+    fields.number("clip_s", lambda value: 0.1 <= value <= _LONGEST_CLIP_S, "from 0.1 to 600")
+    return fields.count("size", 1, _LARGEST_PICTURE)
+
+
+def _check_sides(fields: JsonObject) -> None:
+    if not all(isinstance(size, int) and 1 <= size <= _LARGEST_SIDE for size in fields.shape("shape")):
+        fields.fail(
+            f"'{fields.text('name')}' has shape {list(fields.shape('shape'))}, need sizes up to {_LARGEST_SIDE}"
+        )
 
 
 def _check_shape(fields: JsonObject, need: tuple[int | None, ...]) -> None:

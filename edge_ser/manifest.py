@@ -21,10 +21,13 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 HEAD_NAME = "head.npz"
 """File of a delta bundle: the adapted head."""
+PACK_NAME = "pack.npz"
+"""File of a delta bundle, in the place of the head: a language pack."""
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 """What a bundle may be called."""
 
+_WHOLE, _SPLIT = {"model"}, {"speech", "fusion"}
 _PRECISIONS = ("fp32", "int8")
 _REMEDY = "export the bundle again: python export/to_onnx.py --help"
 _NAME_WORDS = "letters, digits, dot, dash and underscore"
@@ -72,7 +75,8 @@ class Manifest:
     max_duration_s: float
     """Seconds; longer utterances are judged in windows."""
     graphs: Mapping[str, str]
-    """File of each graph; a student has one, `model`, a delta bundle none: the graph is its base's."""
+    """File of each graph; a student has one, `model`; a large system has `speech`, `fusion` and, where it reads text,
+    `text`; a delta bundle none: the graphs are its base's."""
     inputs: tuple[Input, ...]
     """What the graph is told."""
     outputs: tuple[Output, ...]
@@ -103,7 +107,7 @@ class Manifest:
     def needed_files(self) -> tuple[str, ...]:
         """Return the names of the files without which the model cannot answer."""
         if self.base is not None:
-            return (HEAD_NAME,)
+            return (PACK_NAME if PACK_NAME in self.files else HEAD_NAME,)
         return (*self.graphs.values(), *([TOKENIZER_NAME] if self.input_of("text_ids") else []))
 
     def to_json(self) -> str:
@@ -195,8 +199,12 @@ def _check_files(manifest: Manifest, fields: JsonObject) -> None:
     if manifest.base is not None:
         if manifest.graphs:
             fields.fail("'graphs' and 'base' both name a graph, need one of them")
-    elif "model" not in manifest.graphs:
-        fields.fail("'graphs' names no 'model', need the graph file under that key")
+        if {HEAD_NAME, PACK_NAME} <= set(manifest.files):
+            fields.fail(f"'files' lists both '{HEAD_NAME}' and '{PACK_NAME}', need one of them")
+    elif not _WHOLE <= set(manifest.graphs) and not _SPLIT <= set(manifest.graphs):
+        fields.fail("'graphs' names no 'model', need the graph file under that key, or 'speech' and 'fusion'")
+    elif _SPLIT <= set(manifest.graphs) and ("text" in manifest.graphs) != (manifest.input_of("text_ids") is not None):
+        fields.fail("'graphs' and 'inputs' disagree on text, need a graph 'text' and inputs of text, or neither")
 
 
 def check_file_name(name: str, where: str) -> None:
@@ -230,6 +238,9 @@ def _check_inputs(manifest: Manifest, fields: JsonObject) -> None:
         fields.fail("'inputs' has no input of kind 'audio'")
     if ("text_ids" in kinds) != ("text_mask" in kinds):
         fields.fail("'inputs' must have both of 'text_ids' and 'text_mask', or neither")
+    down, up = manifest.input_of("pack_down"), manifest.input_of("pack_up")
+    if (down is None) != (up is None) or (down is not None and up is not None and down.shape[2] != up.shape[1]):
+        fields.fail("'inputs' must have both of 'pack_down' and 'pack_up', of one rank, or neither")
 
 
 def _check_outputs(manifest: Manifest, fields: JsonObject) -> None:

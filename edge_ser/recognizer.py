@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Mapping
@@ -27,29 +26,31 @@ if TYPE_CHECKING:
 
 __all__ = ["EmotionRecognizer", "Judgement", "load"]
 
-_log = logging.getLogger("edge_ser")
-
 
 def load(
-    model: str | os.PathLike[str] = "mdat-int8", *, provider: str = "auto", threads: int | None = None
+    model: str | os.PathLike[str] = "mdat-int8",
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    engine_dir: str | os.PathLike[str] | None = None,
 ) -> EmotionRecognizer:
     """Return a recognizer for a bundle.
 
     Args:
         model: A bundled name, or a bundle's folder.
-        provider: `auto` or `cpu`.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`. `auto` takes an engine built for this GPU, else CUDA for a
+            model of floats, else the CPU; the log of `edge_ser` says in one line which and why.
         threads: Threads for one utterance; None takes two, or one where the machine has one core.
+        engine_dir: Where TensorRT engines lie; None takes the user's cache.
 
     Raises:
         BundleError: There is no such bundle, or it does not open.
         BackendUnavailableError: The provider cannot run here.
-        ConfigError: No such provider, or fewer than one thread.
+        ConfigError: No such provider, fewer than one thread, or engines that others could have written.
+        EngineMismatchError: The engine was built for another GPU, TensorRT or graph.
     """
     bundle = find_bundle(model)
-    backend = open_backend(bundle, provider, threads)
-    why = "the only provider of this release" if provider == "auto" else f"asked for: {provider}"
-    _log.info("%s from %s on %s, %s (%s)", bundle.manifest.name, bundle.folder, backend.name, backend.provider, why)
-    return EmotionRecognizer(bundle, backend)
+    return EmotionRecognizer(bundle, open_backend(bundle, provider, threads, engine_dir))
 
 
 class EmotionRecognizer:
@@ -79,6 +80,11 @@ class EmotionRecognizer:
     def model(self) -> str:
         """Name of the bundle."""
         return self._bundle.manifest.name
+
+    @property
+    def runs_on(self) -> str:
+        """What runs the graph and where, such as `onnxruntime 1.31.1, CPU, 2 threads`."""
+        return f"{self._backend.name}, {self._backend.provider}"
 
     @property
     def labels(self) -> tuple[str, ...]:

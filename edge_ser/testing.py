@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,7 @@ def write_tiny_bundle(
     text: bool = True,
     voice: bool = True,
     attributes: Sequence[str] = (),
+    pack: bool = False,
 ) -> Path:
     """Write a real bundle whose graph weighs loudness against zero crossings, and return its folder.
 
@@ -70,25 +71,36 @@ def write_tiny_bundle(
         text: Whether the model reads a transcript; if so, it gives frames too, to be asked again when the words come.
         voice: Whether the model hears a voice.
         attributes: Attributes in [0, 1], such as arousal.
+        pack: Whether the model takes language packs, of rank 1.
     """
-    files = {"model.onnx": _graph(len(labels), text, voice, len(attributes)).SerializeToString(deterministic=True)}
+    reads = _Reads(text, voice, pack)
+    files = {"model.onnx": _graph(len(labels), reads, len(attributes)).SerializeToString(deterministic=True)}
     if text:
         files[TOKENIZER_NAME] = _tokenizer_json().encode()
-    return Bundle.write(folder, _manifest(tuple(labels), text, voice, tuple(attributes)), files).folder
+    return Bundle.write(folder, _manifest(tuple(labels), reads, tuple(attributes)), files).folder
 
 
-def _manifest(labels: tuple[str, ...], text: bool, voice: bool, attributes: tuple[str, ...]) -> Manifest:
+class _Reads(NamedTuple):
+    text: bool
+    voice: bool
+    pack: bool
+
+
+def _manifest(labels: tuple[str, ...], reads: _Reads, attributes: tuple[str, ...]) -> Manifest:
     inputs = [Input("audio", "audio", "float32", (1, "samples"))]
-    if text:
+    if reads.text:
         inputs.append(Input("text_ids", "text_ids", "int64", (1, "tokens"), {"max_tokens": _MAX_TOKENS}))
         inputs.append(Input("text_mask", "text_mask", "int64", (1, "tokens")))
-    if voice:
+    if reads.pack:
+        inputs.append(Input("pack_down", "pack_down", "float32", (1, 2, 1)))
+        inputs.append(Input("pack_up", "pack_up", "float32", (1, 1, len(labels))))
+    if reads.voice:
         space = {"embedding_size": EMBEDDING_SIZE, "space": "tiny"}
         inputs.append(Input("voice", "voice", "float32", (1, 2 * EMBEDDING_SIZE + 1), space))
     outputs = [Output("logits", "float32", (1, len(labels))), Output("embedding", "float32", (1, EMBEDDING_SIZE))]
     if attributes:
         outputs.append(Output("attributes", "float32", (1, len(attributes))))
-    if text:
+    if reads.text:
         outputs.append(Output(FRAMES_NAME, "float32", (1, 1, 2)))
     return Manifest(
         name="tiny",
@@ -125,7 +137,7 @@ def _tokenizer_json() -> str:
     )
 
 
-def _graph(labels: int, text: bool, voice: bool, attributes: int) -> ModelProto:
+def _graph(labels: int, reads: _Reads, attributes: int) -> ModelProto:
     from onnx import TensorProto, helper, numpy_helper
 
     angles = 2 * np.pi * np.arange(labels) / labels
@@ -144,14 +156,16 @@ def _graph(labels: int, text: bool, voice: bool, attributes: int) -> ModelProto:
         "text_to_logits": np.cos(np.arange(labels)).astype(np.float32)[np.newaxis],
         "voice_end": np.array([EMBEDDING_SIZE + 1]),
     }
-    nodes = _audio_nodes(frames=text) + (_text_nodes() if text else []) + (_voice_nodes() if voice else [])
-    terms = ["heard", *(["said"] if text else []), *(["known"] if voice else [])]
+    nodes = _audio_nodes(frames=reads.text)
+    parts = ((reads.text, _text_nodes), (reads.voice, _voice_nodes), (reads.pack, _pack_nodes))
+    nodes += [node for is_read, part in parts if is_read for node in part()]
+    terms = ["heard", *(term for term, is_read in zip(("said", "known", "learnt"), reads, strict=True) if is_read)]
     nodes.append(helper.make_node("Sum", terms, ["logits"]))
     if attributes:
         nodes.append(helper.make_node("MatMul", ["features", "to_attributes"], ["raw_attributes"]))
         nodes.append(helper.make_node("Sigmoid", ["raw_attributes"], ["attributes"]))
     used = {name for node in nodes for name in node.input}
-    manifest = _manifest(tuple(str(i) for i in range(labels)), text, voice, tuple(str(i) for i in range(attributes)))
+    manifest = _manifest(tuple(str(i) for i in range(labels)), reads, tuple(str(i) for i in range(attributes)))
     types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
     graph = helper.make_graph(
         nodes,
@@ -212,4 +226,14 @@ def _voice_nodes() -> list[NodeProto]:
     return [
         helper.make_node("Slice", ["voice", "one", "voice_end", "one"], ["voice_mean"]),
         helper.make_node("MatMul", ["voice_mean", "voice_to_logits"], ["known"]),
+    ]
+
+
+def _pack_nodes() -> list[NodeProto]:
+    from onnx import helper
+
+    return [
+        helper.make_node("MatMul", ["features", "pack_down"], ["low"]),
+        helper.make_node("MatMul", ["low", "pack_up"], ["high"]),
+        helper.make_node("Squeeze", ["high", "one"], ["learnt"]),
     ]

@@ -20,11 +20,14 @@ SYSTEMS = {
 """The fusion of each published system, in a sentence."""
 _KINDS = {
     "audio": "the utterance, mono, 16 kHz, in [-1, 1]",
-    "mfcc": "39 cepstral coefficients a frame",
+    "mfcc": "cepstral coefficients, computed by the runtime",
+    "spectrogram": "a picture of the utterance, computed by the runtime",
     "prosody": "prosody features of the utterance, computed by the runtime",
     "text_ids": "tokens of a transcript; optional",
     "text_mask": "1 for each token, all zeros for no transcript",
     "voice": "a voice profile: utterances heard, mean and deviation of their embeddings; zeros for a fresh one",
+    "pack_down": "a language pack, its matrix down to the rank; zeros for none",
+    "pack_up": "the same pack's matrix up again; zeros for none",
 }
 _RESULTS = {
     "logits": "one a label",
@@ -57,13 +60,25 @@ def architecture(manifest: Manifest) -> str:
     model = settings.get("model") if isinstance(settings, Mapping) else None
     sizes = ", ".join(f"{name} {value}" for name, value in model.items()) if isinstance(model, Mapping) else ""
     counted = parts.items() if isinstance(parts, Mapping) else ()
+    front_end = (
+        "The graph begins with the waveform: its front end is part of it. It was trained from random weights; no "
+        "pretrained weight is in it."
+    )
     return section(
         "Architecture",
         SYSTEMS.get(manifest.system, ""),
-        "The graph begins with the waveform: its front end is part of it. It was trained from random weights; no "
-        "pretrained weight is in it.",
+        front_end if "model" in manifest.graphs else _published(manifest),
         table(["part", "parameters"], [[name, f"{count:,}"] for name, count in counted]),
         f"Sizes: {sizes}." if sizes else "",
+    )
+
+
+def _published(manifest: Manifest) -> str:
+    weights = manifest.provenance.get("weights")
+    return (
+        f"The system at the size of `{manifest.provenance.get('settings')}`, as {len(manifest.graphs)} graphs: "
+        f"{', '.join(manifest.graphs)}. "
+        + ("All of its weights are random: it knows nothing." if weights == "random" else f"Its weights: `{weights}`.")
     )
 
 
@@ -89,13 +104,11 @@ def quantisation(receipt: Mapping[str, Any]) -> str:
     """Return what INT8 did."""
     if not receipt:
         return ""
-    before, after = receipt["ua_before"], receipt["ua_after"]
     lengths = ", ".join(f"{seconds} s {value:.4f}" for seconds, value in receipt["cosine"].items())
     kept = [row["name"] for row in receipt["blocks"] if row["precision"] != "int8"]
     shifts = receipt.get("probability_shift")
     lines = [
-        f"- UA on {after['clips']} validation clips: {before['ua']:.4f} before, {after['ua']:.4f} after; "
-        f"the same answer for {receipt['agreement']:.1%}.",
+        f"- {_accuracy(receipt['ua_before'], receipt['ua_after'])}the same answer for {receipt['agreement']:.1%}.",
         f"- Smallest cosine between embeddings: {lengths}.",
         f"- Mean change of a probability, words and voices included: at most {max(shifts.values()):.4f} at any of "
         "these lengths."
@@ -107,6 +120,12 @@ def quantisation(receipt: Mapping[str, Any]) -> str:
         f"{receipt['speed_ratio']:.2f} times as fast on one thread ({receipt['environment']['processor']}).",
     ]
     return section("INT8 against fp32", "\n".join(line for line in lines if line))
+
+
+def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> str:
+    if before is None or after is None:
+        return "UA: not measured; "
+    return f"UA on {after['clips']} validation clips: {before['ua']:.4f} before, {after['ua']:.4f} after; "
 
 
 def voice(manifest: Manifest) -> str:
@@ -126,6 +145,8 @@ def voice(manifest: Manifest) -> str:
 
 def commands(manifest: Manifest) -> str:
     """Return the commands that made it."""
+    if "model" not in manifest.graphs:
+        return _published_commands(manifest)
     checkpoint = manifest.name.removesuffix("-int8")
     made = manifest.provenance.get("settings")
     encoder = made.get("encoder") if isinstance(made, Mapping) else None
@@ -150,6 +171,16 @@ def commands(manifest: Manifest) -> str:
         f"python -m train.evaluate build/{manifest.name} --data DATA --out {results}",
         f"python export/card.py build/{manifest.name} --metrics {results}",
     ]
+    return section("How it was made", "\n".join(["```", *lines, "```"]))
+
+
+def _published_commands(manifest: Manifest) -> str:
+    settings, weights = (manifest.provenance.get(key) for key in ("settings", "weights"))
+    built = f"build/{manifest.name.removesuffix('-int8')}"
+    given = "--random" if weights == "random" else f"--weights {weights}"
+    lines = [f"python export/to_onnx.py train/configs/{settings} {given} --out {built}"]
+    if manifest.precision == "int8":
+        lines.append(f"python export/quantize.py {built} --out build/{manifest.name}")
     return section("How it was made", "\n".join(["```", *lines, "```"]))
 
 

@@ -76,9 +76,11 @@ def use(manifest: Manifest) -> str:
         "Intended use and limits",
         "For voice assistants, robots, games and research that adapt to how something is said, on the device, with the "
         f"knowledge of those who are heard.{' Its training data allow no commercial use.' if research else ''}",
-        "It learnt from actors: it hears how something is said, not what a person feels. Expect less on spontaneous "
-        "speech and on languages that are not listed above. An answer marked uncertain is no answer. It must not "
-        "decide about people.",
+        "Its weights are random: it is there to measure size and speed, and nothing that it says means anything."
+        if manifest.provenance.get("weights") == "random"
+        else "It learnt from actors: it hears how something is said, not what a person feels. Expect less on "
+        "spontaneous speech and on languages that are not listed above. An answer marked uncertain is no answer. It "
+        "must not decide about people.",
         "Inferring emotions of people at work or in education is prohibited in the EU (AI Act, Article 5(1)(f)), "
         "except for medical or safety reasons.",
     )

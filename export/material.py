@@ -52,25 +52,43 @@ class Material:
     noise: list[list[Inputs]]
     """By sound that is nobody's speech: what a stream takes for utterances in it."""
 
+    @property
+    def both_truths(self) -> NDArray[np.int64]:
+        """Label indices of the cold clips, then of the warm ones."""
+        return np.tile(self.truth, 2)
 
-def read_material(bundle: Bundle, data: Path) -> Material:
+
+def data_folder(calibration: Path) -> Path:
+    """Return the corpora's folder for itself or for its speech/manifest.csv."""
+    return calibration if calibration.is_dir() else calibration.resolve().parent.parent
+
+
+def read_material(bundle: Bundle, calibration: Path) -> Material:
     """Return the material for the speakers that the bundle names.
 
+    Args:
+        bundle: An fp32 bundle.
+        calibration: The corpora's manifest, or the folder that holds speech/manifest.csv; sounds that are nobody's
+            speech are in noise/noise.csv of that folder, where there are any.
+
     Raises:
-        ConfigError: The folder lacks the clips of those speakers.
+        ConfigError: The corpora lack the clips of those speakers.
     """
+    manifest = calibration / "speech" / "manifest.csv" if calibration.is_dir() else calibration
+    sounds = data_folder(calibration) / "noise" / "noise.csv"
     speakers: Any = bundle.manifest.provenance.get("speakers", {})
     labels = bundle.manifest.labels
-    clips = [clip for clip in read_manifest(data / "speech" / "manifest.csv") if clip.emotion in labels]
+    clips = [clip for clip in read_manifest(manifest) if clip.emotion in labels]
     train = [clip for clip in clips if clip.speaker in set(speakers.get("train", []))]
     validation = [clip for clip in clips if clip.speaker in set(speakers.get("validation", []))]
     if not train or not validation:
-        raise ConfigError(f"{data} has no clip of the speakers in {bundle.folder}; need the corpora it was trained on")
+        raise ConfigError(
+            f"{manifest} has no clip of the speakers in {bundle.folder}; need the corpora it was trained on"
+        )
     validation = [validation[int(place)] for place in np.random.default_rng(0).permutation(len(validation))]
     chosen = [train[int(place)] for place in np.random.default_rng(0).choice(len(train), RANGE_CLIPS)]
     source = _Source(bundle)
     cold, warm = source.conversation(validation)
-    sounds = list_sounds(data / "noise" / "noise.csv", "calibration")
     return Material(
         ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
         lengths={s: [source.mixed(clip, s, n) for n, clip in enumerate(validation[:LENGTH_CLIPS])] for s in LENGTHS_S},
@@ -78,8 +96,12 @@ def read_material(bundle: Bundle, data: Path) -> Material:
         warm=warm,
         truth=np.array([labels.index(clip.emotion) for clip in validation]),
         speakers=np.array([clip.speaker for clip in validation]),
-        noise=[source.mistaken(path) for path in progress(sounds, "sound")],
+        noise=[source.mistaken(path) for path in progress(_sounds(sounds), "sound")],
     )
+
+
+def _sounds(listed: Path) -> list[Path]:
+    return list(list_sounds(listed, "calibration")) if listed.is_file() else []
 
 
 class _Source:

@@ -1,11 +1,14 @@
 """Turn an fp32 bundle into a calibrated INT8 bundle with a receipt, or into nothing.
 
-    python export/quantize.py build/mdat --calibration FOLDER --out build/mdat-int8
+    python export/quantize.py build/mdat --calibration DATA/speech/manifest.csv --out build/mdat-int8
 
-FOLDER holds speech/manifest.csv and noise/noise.csv. Ranges come from clips of the training speakers; temperature,
-thresholds and the UA before and after come from the validation speakers that the bundle names. Every block is
-quantised alone to measure its harm; while the whole is out of budget, the most harmful block goes back to float. If no
-choice is in budget, nothing is written.
+Ranges come from clips of the training speakers; temperature, thresholds and the UA before and after come from the
+validation speakers that the bundle names. What is taken for speech in ../noise/noise.csv raises the thresholds. Every
+block is quantised alone to measure its harm; while the whole is out of budget, the most harmful block goes back to
+float. If no choice is in budget, nothing is written.
+
+A student becomes one static Q/DQ graph, from which ONNX Runtime and TensorRT both start. A large system, of several
+graphs, becomes dynamic INT8 for the CPU.
 """
 
 from __future__ import annotations
@@ -14,148 +17,74 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from numpy.typing import NDArray
+import onnx
 
 from edge_ser.bundle import Bundle
 from edge_ser.environment import environment
 from edge_ser.errors import ConfigError, EdgeSerError
-from edge_ser.metrics import bootstrap_interval, confusion_matrix, unweighted_accuracy
+from edge_ser.metrics import bootstrap_interval, expected_calibration_error
 from export.calibrate import fit_calibration
 from export.card import render_card
-from export.material import LENGTHS_S, Material, crop, progress, read_material
-from export.receipt import Inputs, cosine, count_operators, open_session, run, speed_ratio, sqnr_db
+from export.material import Material, crop, data_folder, read_material
+from export.qdq_rules import check
+from export.quantize_split import quantize_large
+from export.ranges import measure_ranges
+from export.receipt import Inputs, count_operators, speed_ratio
 from export.static_int8 import prepare, quantisable_blocks, quantise
+from export.trial import Budget, Trial, all_logits, block_costs, measure, ua
 
 SPEED_S = 3.0
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What quantisation may cost."""
-
-    cosine: float = 0.99
-    """Smallest cosine between embeddings, at any length."""
-    ua_points: float = 0.5
-    """Loss of UA on the validation speakers, in points (hundredths)."""
-    shift: float = 0.03
-    """Mean change of a probability, at any length; unlike the embedding it sees fusion, words and voice."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One quantised graph and what it costs."""
-
-    cosines: dict[float, float]
-    """Smallest cosine between embeddings, by seconds of audio."""
-    shifts: dict[float, float]
-    """Mean change of a probability, by seconds of audio."""
-    logits: NDArray[np.float64]
-    """Logits of the validation clips, cold."""
-    loss_points: float
-    """Loss of UA in points."""
-
-    def __str__(self) -> str:
-        """Return the costs in a few words."""
-        return (
-            f"cosine {min(self.cosines.values()):.4f}, probability shift {max(self.shifts.values()):.4f}, "
-            f"{self.loss_points:.2f} points"
-        )
-
-    def fits(self, budget: Budget) -> bool:
-        """Return whether every length and the UA are within the budget."""
-        return (
-            min(self.cosines.values()) >= budget.cosine
-            and max(self.shifts.values()) <= budget.shift
-            and self.loss_points <= budget.ua_points
-        )
-
-
-def all_logits(graph: Path, inputs: Iterable[Inputs]) -> NDArray[np.float64]:
-    """Return logits (n, labels) of every input."""
-    session = open_session(graph)
-    rows = [session.run(["logits"], item)[0][0] for item in inputs]
-    return np.array(rows, dtype=np.float64)
-
-
-def ua(truth: NDArray[np.int64], logits: NDArray[np.float64]) -> float:
-    """Return the unweighted accuracy of the largest logits."""
-    return unweighted_accuracy(confusion_matrix(truth, logits.argmax(1), logits.shape[1]))
-
-
-def try_blocks(graph: Path, out: Path, nodes: Sequence[str], material: Material, before: NDArray[np.float64]) -> Trial:
-    """Quantise these nodes and measure the cost."""
-    quantise(graph, out, nodes, material.ranges)
-    cosines, shifts = {}, {}
-    for seconds, inputs in material.lengths.items():
-        reference, got = run(graph, inputs), run(out, inputs)
-        cosines[seconds] = cosine(reference["embedding"], got["embedding"])
-        shifts[seconds] = float(np.mean(np.abs(_softmax(reference["logits"]) - _softmax(got["logits"]))))
-    logits = all_logits(out, material.cold)
-    return Trial(cosines, shifts, logits, 100.0 * (ua(material.truth, before) - ua(material.truth, logits)))
-
-
-def _softmax(logits: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    exponentials = np.exp(np.array(logits))
-    shares: NDArray[np.float64] = exponentials / exponentials.sum(1, keepdims=True)
-    return shares
-
-
-def block_costs(graph: Path, blocks: dict[str, list[str]], material: Material) -> list[dict[str, Any]]:
-    """Return each block's harm when it alone is quantised, least harmful first."""
-    inputs = [item for seconds in LENGTHS_S for item in material.lengths[seconds][:12]]
-    reference = run(graph, inputs)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        alone = Path(folder) / "alone.onnx"
-        for name, nodes in progress(list(blocks.items()), "block"):
-            quantise(graph, alone, nodes, material.ranges[:60])
-            got = run(alone, inputs)
-            rows.append(
-                {
-                    "name": name,
-                    "cosine": round(min(cosine(reference[key], got[key]) for key in got), 6),
-                    "sqnr_db": round(min(sqnr_db(reference[key], got[key]) for key in got), 2),
-                    "precision": "int8",
-                }
-            )
-    return sorted(rows, key=lambda row: -row["sqnr_db"])
-
-
-def quantize(bundle: Bundle, data: Path, out: Path, budget: Budget) -> dict[str, Any]:
+def quantize(bundle: Bundle, calibration: Path, out: Path, budget: Budget, target: str = "cpu") -> dict[str, Any]:
     """Write the INT8 bundle and return its receipt.
 
+    Args:
+        bundle: An fp32 bundle of one graph.
+        calibration: The corpora's manifest, or their folder.
+        out: The INT8 bundle's folder.
+        budget: What quantisation may cost.
+        target: `cpu` or `tensorrt`; for the latter the graph must keep TensorRT's rules.
+
     Raises:
-        ConfigError: No choice of blocks is within the budget; nothing is written.
+        ConfigError: No choice of blocks is within the budget, or TensorRT would refuse the graph; nothing is written.
     """
-    material = read_material(bundle, data)
+    if bundle.manifest.precision != "fp32":
+        raise ConfigError(
+            f"{bundle.folder} is {bundle.manifest.precision} already; need an fp32 bundle: export/to_onnx.py"
+        )
+    material = read_material(bundle, calibration)
     source = bundle.path(bundle.manifest.graphs["model"])
     with tempfile.TemporaryDirectory() as folder:
         graph, result = Path(folder) / "prepared.onnx", Path(folder) / "model.onnx"
         prepare(source, graph)
         blocks = quantisable_blocks(graph)
-        rows = block_costs(graph, blocks, material)
-        before = all_logits(graph, material.cold)
-        trial = _within_budget(graph, result, blocks, rows, material, before, budget)
-        receipt = _receipt((source, graph, result), rows, material, before, trial)
+        ranges = measure_ranges(graph, [node for nodes in blocks.values() for node in nodes], material.ranges)
+        rows = block_costs(graph, blocks, ranges, material)
+        before = measure(source, source, material)
+        press = partial(quantise, graph, result, ranges=ranges, example=material.ranges[0])
+        trial = _within_budget(press, lambda: measure(graph, result, material, before), blocks, rows, budget)
+        if target == "tensorrt":
+            _check_rules(result)
+        receipt = _receipt((source, result), rows, material, before, trial)
         _write(bundle, out, result, receipt, material, trial)
     return receipt
 
 
 def _within_budget(
-    graph: Path,
-    result: Path,
+    press: Callable[[list[str]], None],
+    judge: Callable[[], Trial],
     blocks: dict[str, list[str]],
     rows: list[dict[str, Any]],
-    material: Material,
-    before: NDArray[np.float64],
     budget: Budget,
 ) -> Trial:
     trial: Trial | None = None
@@ -166,23 +95,32 @@ def _within_budget(
         nodes = [node for kept in rows if kept["precision"] == "int8" for node in blocks[kept["name"]]]
         if not nodes:
             break
-        trial = try_blocks(graph, result, nodes, material, before)
+        press(nodes)
+        trial = judge()
         if trial.fits(budget):
             return trial
     harmful = ", ".join(f"{row['name']} ({row['cosine']})" for row in reversed(rows))
     raise ConfigError(
-        f"no INT8 graph within cosine {budget.cosine} and {budget.ua_points} points; harm by block: {harmful}"
+        f"no INT8 graph within cosine {budget.cosine}, probability shift {budget.shift} and {budget.ua_points} points "
+        f"(the last one: {trial}); nothing written; cosine by block: {harmful}"
     )
 
 
+def _check_rules(graph: Path) -> None:
+    # The engine's builder folds biases into floats by itself.
+    refused = [item for item in check(onnx.load(str(graph))) if item.refused and item.rule != "bias"]
+    if refused:
+        raise ConfigError(f"TensorRT would refuse the graph: {refused[0]}; nothing written; use --target cpu")
+
+
 def _receipt(
-    graphs: tuple[Path, Path, Path],
+    graphs: tuple[Path, Path],
     rows: list[dict[str, Any]],
     material: Material,
-    before: NDArray[np.float64],
+    before: Trial,
     trial: Trial,
 ) -> dict[str, Any]:
-    source, graph, result = graphs
+    source, result = graphs
     integer, floating = count_operators(result)
     example = _speed_example(material)
     return {
@@ -190,22 +128,27 @@ def _receipt(
         "probability_shift": {f"{seconds:g}": round(value, 5) for seconds, value in trial.shifts.items()},
         "blocks": rows,
         "ua_before": _score(before, material),
-        "ua_after": _score(trial.logits, material),
-        "agreement": round(float(np.mean(before.argmax(1) == trial.logits.argmax(1))), 4),
+        "ua_after": _score(trial, material),
+        "agreement": round(float(np.mean(before.cold.argmax(1) == trial.cold.argmax(1))), 4),
         "bytes_before": source.stat().st_size,
         "bytes_after": result.stat().st_size,
-        "speed_ratio": round(speed_ratio(graph, result, example), 3),
+        "speed_ratio": round(speed_ratio(source, result, example), 3),
         "integer_operators": integer,
         "float_operators": floating,
         "environment": environment("onnxruntime", "onnx", "numpy"),
     }
 
 
-def _score(logits: NDArray[np.float64], material: Material) -> dict[str, Any]:
-    low, high = bootstrap_interval(ua, [material.truth, logits])
+def _score(trial: Trial, material: Material) -> dict[str, Any]:
+    truth, logits = material.truth, trial.cold
+    probabilities = fit_calibration(logits, truth, []).probabilities(logits)
+    low, high = bootstrap_interval(ua, [truth, logits])
+    low_ece, high_ece = bootstrap_interval(expected_calibration_error, [probabilities, truth])
     return {
-        "ua": round(ua(material.truth, logits), 4),
+        "ua": round(ua(truth, logits), 4),
         "interval": [round(low, 4), round(high, 4)],
+        "ece": round(expected_calibration_error(probabilities, truth), 4),
+        "ece_interval": [round(low_ece, 4), round(high_ece, 4)],
         "clips": len(material.truth),
         "speakers": len(set(material.speakers.tolist())),
     }
@@ -219,9 +162,8 @@ def _speed_example(material: Material) -> Inputs:
 
 def _write(bundle: Bundle, out: Path, graph: Path, receipt: dict[str, Any], material: Material, trial: Trial) -> None:
     # A stream is cold once and warm from then on: the thresholds must hold in both states.
-    both = np.concatenate([trial.logits, all_logits(graph, material.warm)])
     noise = [all_logits(graph, sounds) for sounds in material.noise]
-    calibration = fit_calibration(both, np.tile(material.truth, 2), noise)
+    calibration = fit_calibration(trial.both, material.both_truths, noise)
     manifest = replace(bundle.manifest, name=f"{bundle.manifest.name}-int8", precision="int8", calibration=calibration)
     files: dict[str, bytes | Path] = {
         "model.onnx": graph,
@@ -233,18 +175,34 @@ def _write(bundle: Bundle, out: Path, graph: Path, receipt: dict[str, Any], mate
     Bundle.write(out, manifest, files)
 
 
+def _large(bundle: Bundle, options: argparse.Namespace, budget: Budget) -> str:
+    if options.target != "cpu":
+        raise ConfigError(
+            f"{options.bundle} has several graphs, which become dynamic INT8; TensorRT takes none of it; "
+            "use --target cpu, or build 16-bit engines from the fp32 bundle: export/build_trt.py --precision fp16"
+        )
+    return quantize_large(bundle, options.calibration and data_folder(options.calibration), options.out, budget)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="an fp32 bundle's folder")
-    parser.add_argument("--calibration", type=Path, required=True, metavar="FOLDER", help="the corpora's folder")
+    parser.add_argument("--calibration", type=Path, metavar="MANIFEST", help="the corpora's manifest, or their folder")
     parser.add_argument("--out", type=Path, required=True, help="the INT8 bundle's folder")
+    parser.add_argument("--target", choices=("cpu", "tensorrt"), default="cpu", help="what has to take the graph")
     parser.add_argument("--cosine", type=float, default=Budget.cosine, help="smallest cosine allowed")
     parser.add_argument("--points", type=float, default=Budget.ua_points, help="largest loss of UA allowed, in points")
     options = parser.parse_args(argv)
     try:
         budget = Budget(options.cosine, options.points)
-        receipt = quantize(Bundle.open(options.bundle), options.calibration, options.out, budget)
+        bundle = Bundle.open(options.bundle)
+        if "model" not in bundle.manifest.graphs:
+            print(_large(bundle, options, budget))
+            return 0
+        if options.calibration is None:
+            raise ConfigError(f"{options.bundle} needs sound to set its integer ranges; add --calibration MANIFEST")
+        receipt = quantize(bundle, options.calibration, options.out, budget, options.target)
     except EdgeSerError as error:
         print(f"quantize: {error}", file=sys.stderr)
         return 1

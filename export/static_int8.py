@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-Inputs = dict[str, NDArray[Any]]
+from export.ranges import Ranges
+from export.receipt import Inputs
+from export.rewrite import pointwise_as_products, sums_before_norms
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
 KEPT_FLOAT = (
@@ -29,24 +30,23 @@ TABLE_SUFFIX = "/table/Gather"
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands inputs to the calibrator, again at every rewind."""
+    """Hands one utterance to the calibrator, which insists on some; the ranges are known already."""
 
-    def __init__(self, inputs: Sequence[Inputs]) -> None:
-        self._inputs = inputs
-        self._rest: Iterator[Inputs] = iter(inputs)
+    def __init__(self, inputs: Inputs) -> None:
+        self._rest: Iterator[Inputs] = iter([inputs])
 
     def get_next(self) -> Inputs | None:
         """Return the next inputs, or None at the end."""
         return next(self._rest, None)
 
-    def rewind(self) -> None:
-        """Start again."""
-        self._rest = iter(self._inputs)
-
 
 def prepare(graph: Path, out: Path) -> None:
-    """Write the graph with constants folded and shapes known."""
+    """Write the graph with constants folded, shapes known, and products that integer kernels can take."""
     quant_pre_process(str(graph), str(out), skip_symbolic_shape=True)
+    model = onnx.load(str(out))
+    pointwise_as_products(model)
+    sums_before_norms(model)
+    onnx.save(model, str(out))
 
 
 def quantisable_blocks(graph: Path) -> dict[str, list[str]]:
@@ -67,21 +67,22 @@ def quantisable_blocks(graph: Path) -> dict[str, list[str]]:
     return blocks
 
 
-def quantise(graph: Path, out: Path, nodes: Collection[str], inputs: Sequence[Inputs]) -> None:
-    """Write `graph` with the given nodes between Q/DQ pairs, ranges from running `inputs`.
+def quantise(graph: Path, out: Path, nodes: Collection[str], ranges: Ranges, example: Inputs) -> None:
+    """Write `graph` with the given nodes between Q/DQ pairs.
 
     Args:
         graph: A prepared graph.
         out: Where the new one goes.
         nodes: Names of nodes.
-        inputs: Inputs such as the model will meet.
+        ranges: Of what these nodes read and put out.
+        example: One utterance.
     """
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
         quantize_static(
             str(graph),
             str(plain),
-            _Reader(inputs),
+            _Reader(example),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*OPERATORS, "Gather"],
             per_channel=True,
@@ -93,6 +94,9 @@ def quantise(graph: Path, out: Path, nodes: Collection[str], inputs: Sequence[In
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
                 "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                "TensorQuantOverrides": {
+                    name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()
+                },
             },
         )
         model = onnx.load(str(plain))
@@ -140,6 +144,7 @@ def _keep_other_readers_float(model: onnx.ModelProto, quantised: set[str]) -> No
             else:
                 node.input[place] = _own_copy(model, dequantize, node.name, place)
     _drop_unread(model)
+    del model.graph.value_info[:]
 
 
 def _own_copy(model: onnx.ModelProto, dequantize: onnx.NodeProto, reader: str, place: int) -> str:

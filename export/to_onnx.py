@@ -1,6 +1,11 @@
-"""Turn a student's checkpoint into an fp32 bundle, and prove that the graph says what PyTorch says.
+"""Turn a student's checkpoint, or a published system of any size, into an fp32 bundle that says what PyTorch says.
 
-    python export/to_onnx.py train/checkpoints/mdat.safetensors --out build/mdat
+    python export/to_onnx.py train/checkpoints/mdat.safetensors --out build/mdat                     # a student
+    python export/to_onnx.py train/configs/mdat-paper.toml --weights runs/mdat/best.safetensors --out build/mdat-paper
+    python export/to_onnx.py train/configs/mdat-paper.toml --random --out build/mdat-paper           # without weights
+
+A student is one graph. A settings file of `train.finetune` gives three: speech, fusion and, where the system reads
+words, text, so that words are optional and their features kept; weights above 2 GB lie in a file beside their graph.
 
 The speech encoder's weights lie beside it (`encoder.safetensors`, named in the checkpoint). Nothing is written if any
 logit, embedding or frame differs from PyTorch's by more than the tolerance, at any length from the shortest utterance
@@ -14,7 +19,7 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +37,8 @@ from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.graph_io import FRAMES_NAME
 from edge_ser.prosody import WIDTH as PROSODY_WIDTH
 from export.receipt import open_session
-from export.spectrum import compute_kernels
+from export.spectrum import shorten_transforms
+from train.students.fusions.lora import LoraFusion
 from train.students.keep import read_student
 from train.students.student import Student
 
@@ -68,7 +74,7 @@ def export_graph(student: Student, path: Path) -> None:
             dynamo=False,
         )
     model = onnx.load(str(path))
-    compute_kernels(model)
+    shorten_transforms(model)
     kept = [output for output in model.graph.output if output.name in outputs_of(student)]
     del model.graph.output[:]
     model.graph.output.extend(kept)
@@ -91,8 +97,19 @@ def examples(student: Student) -> Iterator[dict[str, Array]]:
                 "text_mask": np.full_like(ids, min(tokens, 1)),
                 "prosody": rng.standard_normal((1, PROSODY_WIDTH)).astype(np.float32),
                 "voice": voice,
+                **{name: _pack(shape, tokens, rng) for name, shape in pack_shapes(student).items()},
             }
             yield {name: all_inputs[name] for name in student.inputs}
+
+
+def _pack(shape: tuple[int, int], tokens: int, rng: np.random.Generator) -> Array:
+    """Return a matrix of a language pack, zeros in two examples of three."""
+    return (0.1 * rng.standard_normal((1, *shape)) * (tokens > 1)).astype(np.float32)
+
+
+def pack_shapes(student: Student) -> dict[str, tuple[int, int]]:
+    """Return the shapes of the matrices of a language pack by input, none where the student takes no packs."""
+    return student.fusion.pack_shapes if isinstance(student.fusion, LoraFusion) else {}
 
 
 @torch.no_grad()
@@ -156,6 +173,7 @@ def _input(student: Student, name: str, header: dict[str, Any]) -> dict[str, Any
         "text_mask": _tensor("text_mask", "int64", [1, "tokens"], parameters={}),
         "prosody": _tensor("prosody", "float32", [1, PROSODY_WIDTH], parameters={}),
         "voice": _tensor("voice", "float32", [1, 2 * size + 1], parameters={"embedding_size": size, "space": space}),
+        **{pack: _tensor(pack, "float32", [1, *shape], parameters={}) for pack, shape in pack_shapes(student).items()},
     }
     return {"kind": name, **entries[name]}
 
@@ -207,19 +225,67 @@ def _tokenizer(checkpoint: Path) -> Path:
     return path
 
 
+def export_experiment(settings: Path, out: Path, options: argparse.Namespace) -> float:
+    """Write the bundle of a published system and return the largest difference to PyTorch.
+
+    Raises:
+        ConfigError: Settings, encoders or weights do not fit each other, or the graphs differ from PyTorch.
+    """
+    # Late: a student needs neither the published encoders nor the package that they are from.
+    from export.system_bundle import export_system
+    from train.bundle_tokenizer import tokenizer_file
+    from train.experiment import Workbench, read_experiment
+    from train.graphs import SystemGraphs
+    from train.settings import encoder_sources
+
+    if bool(options.weights) == bool(options.random):
+        raise ConfigError(f"{settings} holds no weights; need --weights runs/…/best.safetensors, or --random")
+    experiment = read_experiment(settings)
+    sources = encoder_sources(options.encoder)
+    if options.random:
+        sources = _without_weights(experiment.features, experiment.encoder) | sources
+    with tempfile.TemporaryDirectory() as cache:
+        workbench = Workbench(experiment, None, Path(cache), sources)
+        graphs = SystemGraphs(workbench, options.weights)
+    text = workbench.experiment.features.get("text")
+    tokenizer = None if text is None or graphs.text_encoder is None else tokenizer_file(text.source)
+    origin = {"settings": settings.name, "weights": "random" if options.random else options.weights.name}
+    about = {"licence": options.licence, "provenance": origin}
+    return export_system(graphs, out, about, tokenizer, options.tolerance, options.lengths)
+
+
+def _without_weights(features: Mapping[str, Any], encoder: Any) -> dict[str, str]:
+    """Return random encoders of the same size for those that would be downloaded."""
+    from train.encoders import TRUE_SIZE
+
+    named = {name: feature.source for name, feature in features.items()}
+    named |= {} if encoder is None else {"encoder": encoder.source}
+    return {name: f"random:{source}" for name, source in named.items() if source in TRUE_SIZE}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT|SETTINGS", help="a student, or a settings file")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
     parser.add_argument("--tolerance", type=float, default=2e-4)
+    parser.add_argument("--weights", type=Path, help="best.safetensors of train.finetune, for a settings file")
+    parser.add_argument("--random", action="store_true", help="random weights instead, encoders included")
+    parser.add_argument("--encoder", action="append", default=[], metavar="FEATURE=SOURCE", help="another encoder")
+    parser.add_argument(
+        "--lengths", nargs="+", type=float, default=LENGTHS_S, metavar="S", help="seconds at which a system is compared"
+    )
+    parser.add_argument("--licence", default="not stated", help="licence of the weights, for a settings file")
     options = parser.parse_args(argv)
     try:
-        worst = export(options.checkpoint, options.out, options.tolerance)
+        if options.checkpoint.suffix == ".toml":
+            worst = export_experiment(options.checkpoint, options.out, options)
+        else:
+            worst = export(options.checkpoint, options.out, options.tolerance)
     except EdgeSerError as error:
         print(f"to_onnx: {error}", file=sys.stderr)
         return 1
-    print(f"{options.out}: largest difference to PyTorch {worst:.1e} over {len(LENGTHS_S)} lengths, text and voices")
+    print(f"{options.out}: largest difference to PyTorch {worst:.1e} over {len(options.lengths)} lengths")
     return 0
 
 

@@ -20,11 +20,11 @@ class AttentivePooling(nn.Module):
         self.project = nn.Linear(width, bottleneck)
         self.score = nn.Linear(bottleneck, 1, bias=False)
 
-    def weights(self, x: Tensor, mask: Tensor) -> Tensor:
+    def weights(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return each frame's weight (B, T) for x (B, T, D): softmax of v tanh(W h + b) over valid frames."""
         return masked_softmax(self.score(torch.tanh(self.project(x))).squeeze(-1), mask)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return mean and deviation (B, 2 D) of x (B, T, D); the deviation in its two-pass form, at least 1e-3."""
         weight = self.weights(x, mask).unsqueeze(-1)
         mean = (weight * x).sum(1)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edge_ser.clips import SAMPLE_RATE_HZ, repeat_pad
+from edge_ser import clips
 from edge_ser.mfcc import mfcc39
 from edge_ser.mfcc40 import mfcc40
 from edge_ser.prosody import prosody
-from edge_ser.spectrogram import SpectrogramSettings, centre_crop, spectrogram_image
+from edge_ser.spectrogram import SpectrogramSettings, spectrogram_image
 from train.encoders import Encoder, layer_numbers
 from train.feature_cache import pool_frames
 from train.hump_cat_features import log_power, lpcc
@@ -81,16 +81,7 @@ def chosen_layers(encoder: Encoder, settings: FeatureSettings) -> tuple[int, ...
 
 def at_length(samples: Samples, settings: FeatureSettings) -> Samples:
     """Return samples cut, repeated or followed by silence as the settings want it."""
-    wanted = round(settings.seconds * SAMPLE_RATE_HZ)
-    if settings.length == "as_is":
-        return samples
-    if settings.length == "centre":
-        return centre_crop(samples, settings.seconds)
-    if settings.length == "repeat":
-        return repeat_pad(samples, wanted)
-    if settings.length == "zeros" and len(samples) < wanted:
-        return np.pad(samples, (0, wanted - len(samples)))
-    return samples[:wanted]
+    return clips.at_length(samples, settings.length, settings.seconds)
 
 
 def hand_crafted(settings: FeatureSettings) -> HandCrafted:

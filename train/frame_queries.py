@@ -40,7 +40,7 @@ class ContentQuery(nn.Module):
         self.key = nn.Linear(speech_width, width, bias=False)
         self.ask = nn.Linear(inputs, width, bias=False)
 
-    def forward(self, joint: Tensor, speech: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, joint: Tensor, speech: Tensor, mask: Tensor | None) -> Tensor:
         """Return q (B, L): 1 in sum over valid frames of speech (B, L, W), 0 elsewhere."""
         # The same product in the cheaper order: no frame is projected.
         wanted = torch.matmul(self.ask(joint), self.key.weight).unsqueeze(-1)  # (B, W, 1)

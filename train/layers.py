@@ -14,11 +14,14 @@ NEG = -1e4
 """Added to what is masked: finite, so that half precision and fully masked rows stay finite."""
 
 
-def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Return softmax over the last axis where `mask` is 1, exact zeros elsewhere, zeros in fully masked rows.
 
     Masked scores are replaced, not lowered: valid ones may lie as low as they like and still share all the weight.
+    Without a mask every score is valid, and the graph is free of masking.
     """
+    if mask is None:
+        return torch.softmax(scores, dim=-1)
     lowest = torch.finfo(scores.dtype).min  # finite: a row without any valid score stays finite too
     return torch.softmax(torch.where(mask > 0, scores, lowest), dim=-1) * mask
 
@@ -29,13 +32,15 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
-def masked_variance(x: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+def masked_variance(x: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
     """Return the population variance over valid frames, never computed as a difference of squares."""
+    if mask is None:
+        return ((x - mean.unsqueeze(1)) ** 2).mean(1)
     weight = mask.unsqueeze(-1)
     return ((x - mean.unsqueeze(1)) ** 2 * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
-def masked_deviation(x: Tensor, mean: Tensor, mask: Tensor) -> Tensor:
+def masked_deviation(x: Tensor, mean: Tensor, mask: Tensor | None) -> Tensor:
     """Return the population deviation over valid frames, at least 1e-3 so that its gradient stays finite."""
     return torch.sqrt(masked_variance(x, mean, mask) + 1e-6)
 
@@ -51,14 +56,15 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return x (B, T, D) mixed over valid keys; mask (B, T)."""
-        batch, frames, width = x.shape
-        split = (batch, frames, 3, self.heads, width // self.heads)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return x (B, T, D) mixed over valid keys; mask (B, T), None where all are."""
+        # Widths from the weights: an exporter would trace those of x as arithmetic on its shape.
+        width = self.out.in_features
+        split = (*x.shape[:2], 3, self.heads, width // self.heads)
         query, key, value = self.project(x).view(split).permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, T, D/H)
         scores = torch.matmul(query * (width // self.heads) ** -0.5, key.transpose(-2, -1))
-        weights = self.dropout(masked_softmax(scores, mask[:, None, None, :]))
-        mixed = torch.matmul(weights, value).transpose(1, 2).reshape(batch, frames, width)
+        weights = self.dropout(masked_softmax(scores, None if mask is None else mask[:, None, None, :]))
+        mixed = torch.matmul(weights, value).transpose(1, 2).flatten(2)
         return self.out(mixed)
 
 
@@ -80,18 +86,17 @@ class Attention(nn.Module):
         Without a mask every key is valid, and the graph is free of masking.
         """
         query, key = self._split(self.query(queries)), self._split(self.key(keys))
-        scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-2, -1))
-        return torch.softmax(scores, dim=-1) if mask is None else masked_softmax(scores, mask[:, None, None, :])
+        scores = torch.matmul(query * (self.out.in_features // self.heads) ** -0.5, key.transpose(-2, -1))
+        return masked_softmax(scores, None if mask is None else mask[:, None, None, :])
 
     def forward(self, queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (B, T_q, D): what each query reads from the valid keys; the bias of `out` where there are none."""
         weights = self.dropout(self.weights(queries, keys, mask))
         mixed = torch.matmul(weights, self._split(self.value(keys))).transpose(1, 2)
-        return self.out(mixed.reshape(queries.shape))
+        return self.out(mixed.flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
-        batch, length, width = x.shape
-        return x.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, self.out.in_features // self.heads).transpose(1, 2)
 
 
 class TransformerLayer(nn.Module):
@@ -111,7 +116,7 @@ class TransformerLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x (B, T, D) after attention over valid keys and the feed-forward part."""
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.norm_attention(x), mask))

@@ -23,8 +23,10 @@ class MaskedBiGru(nn.Module):
         self.backward_ = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in widths)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return (B, T, 2 * width), forward half first, zeros where mask (B, T) is 0; x is (B, T, inputs)."""
+        if mask is None:
+            return self._whole(x)
         order = _reversal(mask)
         for layer, (onward, backward) in enumerate(zip(self.onward, self.backward_, strict=True)):
             x = self.dropout(x) if layer else x
@@ -32,6 +34,12 @@ class MaskedBiGru(nn.Module):
             ahead, _ = backward(_take(x, order))
             x = torch.cat([behind, _take(ahead, order)], dim=-1)
         return x * mask.unsqueeze(-1)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        for layer, (onward, backward) in enumerate(zip(self.onward, self.backward_, strict=True)):
+            x = self.dropout(x) if layer else x
+            x = torch.cat([onward(x)[0], backward(x.flip(1))[0].flip(1)], dim=-1)
+        return x
 
 
 def last_states(frames: Tensor, mask: Tensor) -> Tensor:

@@ -70,6 +70,21 @@ def may_connect(host: str | None, origin: str | None, is_private: bool, allowed_
     return _netloc(origin) == name
 
 
+def checked_origin(url: str) -> str:
+    """Return the origin of a web page as browsers send it.
+
+    Raises:
+        ConfigError: It is no such origin, and no page would ever match it.
+    """
+    origin = url.lower().removesuffix("/")
+    if origin not in (f"http://{_netloc(origin)}", f"https://{_netloc(origin)}"):
+        raise ConfigError(
+            f"got {url!r} for a web page; need its scheme and host and nothing else; type, for example, "
+            "--allow-origin https://assistant.example"
+        )
+    return origin
+
+
 def _netloc(origin: str) -> str | None:
     """Return the host and port of a page's origin, None where it has none."""
     try:

@@ -54,7 +54,7 @@ class LevelMeter:
         self._waiting, self._squares = 0, 0.0
         return {
             "type": "level",
-            "at_s": self._samples / SAMPLE_RATE_HZ,
+            "at_s": (self._samples + ledger.dropped_samples) / SAMPLE_RATE_HZ,
             "rms_dbfs": round(rms_dbfs, 1),
             "speech": self._hears_speech,
             "ledger": ledger.to_dict(),

@@ -181,7 +181,15 @@ class Listener:
         elif isinstance(item, _Words):
             await self._revise(self._turn.read(item.transcript, self._heard_s))
         else:
+            await self._finish()
+
+    async def _finish(self) -> None:
+        try:
             await self._flush()
+            await self._report(await self._worker.finish())
+        except EdgeSerError as error:
+            self._give_up(error)
+            # The utterance that failed is counted as rejected; what was left can be finished.
             await self._report(await self._worker.finish())
 
     async def _push(self, item: _Audio) -> None:
@@ -204,6 +212,10 @@ class Listener:
 
     async def _revise(self, utterances: list[int]) -> None:
         for utterance in utterances:
-            event = await self._worker.revise(utterance, self._turn.transcript)
+            try:
+                event = await self._worker.revise(utterance, self._turn.transcript)
+            except EdgeSerError as error:
+                # What else there is to tell, the summary above all, is told.
+                return self._give_up(error)
             self._turn.hear(event)
             await self._tell(event)

@@ -83,9 +83,11 @@ class EmotionProcessor(FrameProcessor):
 
     async def cleanup(self) -> None:
         """End the listening, where no `EndFrame` has."""
-        if self._listener is not None:
-            await self._listener.close()
-        await super().cleanup()
+        try:
+            if self._listener is not None:
+                await self._listener.close()
+        finally:
+            await super().cleanup()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Pass a frame on; hear it if it is the user's audio, read it if it is the user's words."""

@@ -66,6 +66,8 @@ class Session:
         self._meter = LevelMeter() if hello.levels else None
         self._told: deque[str] = deque(maxlen=KEPT_EVENTS)
         self._told_count = 0
+        self._lost_bytes = 0
+        self._astray_bytes = 0
         self._ending: asyncio.Future[Ending] | None = None
 
     @staticmethod
@@ -102,7 +104,8 @@ class Session:
             EdgeSerError: The model failed.
         """
         self.received_bytes += len(data)
-        samples = self._audio.decode(data)
+        samples = self._audio.decode(data[self._astray_bytes :])
+        self._astray_bytes = max(0, self._astray_bytes - len(data))
         events = await self._worker.push(samples)
         messages = self._record(events)
         if self._meter is not None:
@@ -119,12 +122,17 @@ class Session:
         Raises:
             Refused: It says that it has seen more than there was.
         """
-        self.missed(hello.events_seen)
         if not hello.lost_bytes:
             return self.missed(hello.events_seen)
         lost = round(hello.lost_bytes / SAMPLE_BYTES * SAMPLE_RATE_HZ / self.rate_hz)
-        events = await self._calmly(self._worker.push(self._audio.flush()))
-        messages = self._record(events + await self._calmly(self._worker.lose(lost)))
+        # Where half a sample is lost, the other half is of no use.
+        self._lost_bytes += hello.lost_bytes
+        self._astray_bytes = (self.received_bytes + self._lost_bytes) % SAMPLE_BYTES
+        events = await self._calmly(self._worker.push(tail := self._audio.flush()))
+        events += await self._calmly(self._worker.lose(lost))
+        if self._meter is not None:
+            self._meter.follow(tail, events)
+        messages = self._record(events)
         return messages if hello.events_seen is None else self.missed(hello.events_seen)
 
     async def revise(self, command: Revise) -> list[str]:

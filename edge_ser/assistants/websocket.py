@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edge_ser.recognizer import EmotionRecognizer
 
 DEFAULT_PORT = 8765
+_STOPS = Ending(CloseCode.GOING_AWAY, "the service stops")
 
 _log = logging.getLogger("edge_ser")
 
@@ -60,7 +61,7 @@ async def serve(recognizer: EmotionRecognizer, door: Door, journal: Journal, sto
             await stop.wait()
         finally:
             stop.set()
-            await service.say_goodbye(Ending(CloseCode.GOING_AWAY, "the service stops"))
+            await service.say_goodbye(_STOPS)
             server.close()
             await server.wait_closed()
             if door.address.path is not None:
@@ -108,6 +109,9 @@ class _Service:
         await self._sessions.take(session)
         try:
             interruption = session.attach()
+            if self._stop.is_set():
+                # It was on its way when all the others were told.
+                session.interrupt(_STOPS)
             missed = await session.resume(hello) if hello.resume else []
             line = Line(socket, session, self._door.limits)
             ending = await line.serve([self._ready(session, hello), *missed], interruption)
@@ -132,7 +136,7 @@ class _Service:
             _log.warning("a client was refused: its token is missing or wrong")
             raise Refused(CloseCode.BAD_TOKEN, "the token is missing or wrong; it is in the file that serve was given")
         if self._stop.is_set():
-            raise Refused(CloseCode.GOING_AWAY, "the service stops")
+            raise Refused(_STOPS.code, _STOPS.reason)
         return hello
 
     def _ready(self, session: Session, hello: Hello) -> str:

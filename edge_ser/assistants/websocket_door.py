@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from edge_ser.assistants.address import Address
 from edge_ser.assistants.limits import Limits
 from edge_ser.assistants.line import QUEUED_MESSAGES
 from edge_ser.assistants.page import HEADERS, PageFile, page_file
+from edge_ser.assistants.unix_socket import make_way, private
 from edge_ser.errors import BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ def answer_request(door: Door, is_private: bool, connection: ServerConnection, r
     host, origin = next(iter(hosts), None), next(iter(origins), None)
     is_plain = len(hosts) <= 1 and len(origins) <= 1
     if not is_plain or not may_connect(host, origin, is_private, door.allowed_origins):
-        return connection.respond(http.HTTPStatus.FORBIDDEN, "Pages of other hosts may not connect.\n")
+        return connection.respond(
+            http.HTTPStatus.FORBIDDEN,
+            "Pages of other hosts may not connect, but for those that --allow-origin names.\n",
+        )
     path = request.path.partition("?")[0]
     if path == SOCKET_PATH:
         return None
@@ -105,22 +108,19 @@ async def listen(door: Door, handler: Handler) -> Server:
             "websockets is not installed here, the WebSocket service needs it; type: pip install 'edge-ser[serve]'"
         ) from None
     address = door.address
-    # Nobody but this user may write to a Unix socket.
-    mask = os.umask(0o177)
+    server: Server
     try:
-        opening = (
-            open_port(handler, address.host, address.port, **_options(door))
-            if address.path is None
-            else open_socket(handler, address.path, **_options(door))
-        )
-        server: Server = await opening
+        if address.path is None:
+            server = await open_port(handler, address.host, address.port, **_options(door))
+        else:
+            await make_way(address.path)
+            with private():
+                server = await open_socket(handler, address.path, **_options(door))
     except OSError as problem:
         raise ConfigError(
             f"cannot listen on {address} ({problem.strerror}); need an address of this machine that is free; "
             "choose another --port or --uri"
         ) from None
-    finally:
-        os.umask(mask)
     for listening in server.sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
     return server

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 import edge_ser
-from edge_ser.cli import adapt, bench, classify, devices, doctor, listen, models, timeline, voices
-from edge_ser.cli.text import report
+from edge_ser.cli import adapt, bench, classify, devices, doctor, listen, models, serve, timeline, voices
+from edge_ser.cli.text import discard_output, report
 
-_COMMANDS = (listen, classify, timeline, models, voices, devices, doctor, bench, adapt)
+_COMMANDS = (listen, classify, timeline, models, voices, devices, doctor, bench, adapt, serve)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `edge-ser`; None takes the process's own.
     """
     _mend_output()
-    arguments = _parser().parse_args(argv)
     logging.basicConfig(format="edge-ser: %(message)s", level=logging.WARNING)
     try:
+        arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except edge_ser.EdgeSerError as error:
@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
-        _discard_output()
+        discard_output()
         return 0
     except KeyboardInterrupt:
         return 130
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _discard_output()
+        discard_output()
         report("the disk is full, the output needs space. Free some and run it again.")
         return 1
     return status
@@ -59,11 +59,6 @@ def _mend_output() -> None:
     for file in (sys.stdout, sys.stderr):
         if isinstance(file, io.TextIOWrapper):
             file.reconfigure(errors="backslashreplace")
-
-
-def _discard_output() -> None:
-    # Python writes what is left when it exits, and would complain once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import edge_ser
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.cli import crowd
-from edge_ser.cli.options import Commands, add_vad, load_model, positive_int, utterance_seconds
+from edge_ser.cli.options import Commands, add_provider, add_vad, load_model, positive_int, utterance_seconds
 from edge_ser.cli.tables import add_format, print_json
 from edge_ser.environment import environment
 
@@ -40,10 +40,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--duration", type=utterance_seconds, default=3.0, metavar="S", help="seconds of an utterance")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="processor threads")
     parser.add_argument("--repeat", type=positive_int, default=100, metavar="N", help="utterances to measure")
+    add_provider(parser)
     crowd.add_options(parser)
     add_vad(parser)
     add_format(parser)
-    parser.set_defaults(run=run, provider="auto")
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         "duration_s": round(duration_s, 3),
         "repeat": arguments.repeat,
         "threads": arguments.threads,
+        "runs_on": recognizer.runs_on,
         "latency_p50_ms": round(p50_ms, 3),
         "latency_p95_ms": round(p95_ms, 3),
         "realtime_factor": round(p50_ms / 1000 / duration_s, 5),

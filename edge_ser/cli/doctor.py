@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -13,9 +14,10 @@ from dataclasses import asdict, dataclass
 
 from edge_ser.cli.options import Commands
 from edge_ser.cli.tables import add_format, print_json
+from edge_ser.environment import ONNX_RUNTIMES
 from edge_ser.errors import EdgeSerError
 
-_PACKAGES = ("numpy", "onnxruntime", "soundfile", "soxr", "tokenizers")
+_PACKAGES = ("numpy", "soundfile", "soxr", "tokenizers")
 _OLDEST_PYTHON = (3, 10)
 
 
@@ -60,10 +62,12 @@ def _checks() -> Iterator[Check]:
     yield _python()
     for package in _PACKAGES:
         yield _package(package)
+    yield _onnxruntime()
     yield _tried("silero", "fail", functools.partial(_detector, "silero"))
     yield _tried("webrtc", "fail", functools.partial(_detector, "webrtc"))
     yield _tried("portaudio", "warn", _portaudio)
     yield _tried("microphone", "warn", _microphone)
+    yield from _gpu()
     yield from _models()
 
 
@@ -82,6 +86,54 @@ def _package(package: str) -> Check:
     except (ImportError, OSError) as error:
         return Check(package, "fail", f"{_line(error)}. Type: pip install --force-reinstall {package}")
     return Check(package, "ok", importlib.metadata.version(package))
+
+
+def _onnxruntime() -> Check:
+    """Look for two builds of ONNX Runtime in one place: the one that was installed last has overwritten the other."""
+    builds = {}
+    for build in ONNX_RUNTIMES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            builds[build] = importlib.metadata.version(build)
+    said = " and ".join(f"{build} {version}" for build, version in builds.items())
+    try:
+        module = importlib.import_module("onnxruntime")
+        runs = f"{module.__version__} with {', '.join(module.get_available_providers())}"
+    except (ImportError, OSError, AttributeError) as error:
+        wanted = next(reversed(builds), "onnxruntime")
+        return Check("onnxruntime", "fail", f"{_line(error)}. Type: pip install --force-reinstall {wanted}")
+    if len(builds) > 1:
+        return Check(
+            "onnxruntime",
+            "warn",
+            f"{said} share one module, what runs is {runs}. Keep one: type: pip uninstall -y {' '.join(builds)} && "
+            f"pip install {list(builds)[-1]}",
+        )
+    return Check("onnxruntime", "ok", runs)
+
+
+def _gpu() -> Iterator[Check]:
+    """Look for a GPU and, where there is one, for what makes use of it; a machine without is a sound one."""
+    from edge_ser.backends.gpu import find_gpu
+
+    try:
+        gpu = find_gpu()
+    except EdgeSerError as error:
+        yield Check("gpu", "ok", f"none, models run on the CPU ({_line(error).partition(';')[0]})")
+        return
+    yield Check("gpu", "ok", f"{gpu.name}, compute capability {gpu.capability}, {gpu.memory_bytes / 1e9:.1f} GB")
+    yield _tried("tensorrt", "warn", functools.partial(_tensorrt, gpu.slug))
+
+
+def _tensorrt(gpu: str) -> str:
+    from edge_ser.backends.engine_store import EngineStore
+    from edge_ser.backends.gpu_packages import import_cuda, import_tensorrt
+    from edge_ser.bundle import bundled_names, find_bundle
+
+    version = str(import_tensorrt().__version__)
+    import_cuda()
+    store = EngineStore()
+    built = [name for name in bundled_names() if store.find(find_bundle(name), gpu, version) is not None]
+    return f"{version}, engines in {store.folder}: {', '.join(built) or 'none, see export/build_trt.py'}"
 
 
 def _tried(name: str, otherwise: str, look: Callable[[], str]) -> Check:

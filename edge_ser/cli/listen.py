@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_ser.cli.display import open_display, tapped
 from edge_ser.cli.interruption import Interruption
 from edge_ser.cli.options import Commands, add_model, add_risk, add_vad, load_model
+from edge_ser.cli.supervision import supervised
 from edge_ser.cli.text import is_terminal, report
 from edge_ser.cli.voice_saving import VoiceSaving, open_voice
 from edge_ser.errors import ConfigError
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             chunks = microphone = stack.enter_context(_open_microphone(arguments.device))
             interruption.ends(microphone.stop)
         display = stack.enter_context(open_display(arguments.format, recognizer.labels, lambda: stream.ledger))
-        for event in stream.listen(tapped(interruption.guard(chunks), display)):
+        for event in stream.listen(tapped(supervised(interruption.guard(chunks)), display)):
             display.show(event)
             saving.follow()
     return 1 if saving.has_failed else 0

@@ -64,9 +64,14 @@ def _show(bundle: Bundle, format_name: str) -> None:
     if format_name == "json":
         print_json(_plain(bundle))
         return
+    from edge_ser.manifest import PACK_NAME
+
     manifest = bundle.manifest
     print_table(_HEAD, [_row(bundle)])
     print(f"folder      {bundle.folder}")
+    if manifest.base is not None:
+        kind = "a language pack" if PACK_NAME in manifest.files else "an adapted head"
+        print(f"base        {manifest.base.name}, with {kind} over it")
     print(f"utterances  {manifest.min_duration_s:g} to {manifest.max_duration_s:g} s at {manifest.sample_rate_hz} Hz")
     for item in manifest.inputs:
         print(f"input       {item.name}: {item.kind}, {item.dtype} {_shape(item.shape)}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from typing import TYPE_CHECKING, TypeAlias
 
+from edge_ser.backends import PROVIDERS
 from edge_ser.vad import DETECTORS
 
 if TYPE_CHECKING:
@@ -17,8 +19,20 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the options that `load_model` reads."""
     parser.add_argument("--model", metavar="M", help="a bundled model's name or a bundle's folder")
-    parser.add_argument("--provider", choices=("auto", "cpu"), default="auto", help="what runs the model")
+    add_provider(parser)
     parser.add_argument("--threads", type=positive_int, metavar="N", help="processor threads for one utterance")
+
+
+def add_provider(parser: argparse.ArgumentParser) -> None:
+    """Add what runs the model."""
+    parser.add_argument(
+        "--provider",
+        choices=PROVIDERS,
+        help="what runs the model (default: auto, an engine that is built, else CUDA for a model of floats, else cpu)",
+    )
+    parser.add_argument(
+        "--engine-dir", metavar="DIR", help="where TensorRT engines lie (default: your cache folder; see build_trt.py)"
+    )
 
 
 def load_model(arguments: argparse.Namespace) -> EmotionRecognizer:
@@ -29,9 +43,15 @@ def load_model(arguments: argparse.Namespace) -> EmotionRecognizer:
     """
     from edge_ser.recognizer import load
 
-    if arguments.model is None:
-        return load(provider=arguments.provider, threads=arguments.threads)
-    return load(arguments.model, provider=arguments.provider, threads=arguments.threads)
+    if arguments.provider is not None:
+        # Who asks is told in one line what runs the model, and why.
+        logging.getLogger("edge_ser").setLevel(logging.INFO)
+    chosen = {
+        "provider": arguments.provider or PROVIDERS[0],
+        "threads": arguments.threads,
+        "engine_dir": arguments.engine_dir,
+    }
+    return load(**chosen) if arguments.model is None else load(arguments.model, **chosen)
 
 
 def add_vad(parser: argparse.ArgumentParser) -> None:

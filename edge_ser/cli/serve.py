@@ -14,7 +14,7 @@ from edge_ser.assistants.address import Address
 from edge_ser.cli.options import Commands, add_model, load_model, positive_int, share
 from edge_ser.cli.service_log import ServiceLog
 from edge_ser.cli.supervision import signs_of_life
-from edge_ser.cli.text import is_terminal, report
+from edge_ser.cli.text import discard_output, is_terminal, report
 
 if TYPE_CHECKING:
     from edge_ser.events import Event
@@ -86,14 +86,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _websocket(arguments: argparse.Namespace) -> Serving:
-    from edge_ser.assistants.access import read_token
+    from edge_ser.assistants.access import checked_origin, read_token
     from edge_ser.assistants.limits import Limits
     from edge_ser.assistants.websocket import DEFAULT_PORT, serve
     from edge_ser.assistants.websocket_door import Door, require_token
 
     token = None if arguments.token_file is None else read_token(arguments.token_file)
     limits = Limits() if arguments.max_clients is None else Limits(max_clients=arguments.max_clients)
-    origins = tuple(arguments.allow_origin or ())
+    origins = tuple(checked_origin(url) for url in arguments.allow_origin or ())
     door = Door(_address(arguments, DEFAULT_PORT), token, arguments.page, origins, limits)
     require_token(door)
 
@@ -111,7 +111,7 @@ def _wyoming(arguments: argparse.Namespace) -> Serving:
     from edge_ser.assistants.wyoming import DEFAULT_PORT, Door, Service, check, serve
 
     door = Door(_address(arguments, DEFAULT_PORT), tuple(arguments.allow or ()), arguments.announce)
-    service = Service(arguments.upstream, arguments.risk, tell=_write_line if arguments.events else None)
+    service = Service(arguments.upstream, arguments.risk, tell=_Lines().write if arguments.events else None)
     check(door, service)
 
     async def serving(recognizer: EmotionRecognizer, log: ServiceLog, stop: asyncio.Event) -> None:
@@ -120,8 +120,21 @@ def _wyoming(arguments: argparse.Namespace) -> Serving:
     return serving
 
 
-def _write_line(event: Event) -> None:
-    print(event.to_json(), flush=True)
+class _Lines:
+    """Writes events to stdout until nobody reads there any more; the clients are served all the same."""
+
+    def __init__(self) -> None:
+        self._is_open = True
+
+    def write(self, event: Event) -> None:
+        if not self._is_open:
+            return
+        try:
+            print(event.to_json(), flush=True)
+        except OSError as problem:
+            self._is_open = False
+            discard_output()
+            report(f"events are written no more ({problem.strerror}); start again to have them")
 
 
 def _address(arguments: argparse.Namespace, default_port: int) -> Address:

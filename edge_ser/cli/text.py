@@ -168,3 +168,9 @@ def report(message: object) -> None:
     except BrokenPipeError:
         # What stays in the buffer would be tried again at the end, and make that one a failure.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def discard_output() -> None:
+    """Let what is written to stdout go nowhere from now on, what waits in its buffer too."""
+    # Python writes what is left when it exits, and would complain once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

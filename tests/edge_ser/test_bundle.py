@@ -243,13 +243,49 @@ def test_a_newer_version_is_named_before_its_unknown_content(folder: Path) -> No
         Bundle.open(folder)
 
 
-@pytest.mark.parametrize("kind", ["mfcc"])
-def test_inputs_of_later_kinds_need_a_newer_release(folder: Path, kind: str) -> None:
+def test_inputs_of_later_kinds_need_a_newer_release(folder: Path) -> None:
     manifest = manifest_of(folder)
-    manifest["inputs"][0]["kind"] = kind  # type: ignore[index]
+    manifest["inputs"][0]["kind"] = "video"  # type: ignore[index]
     put_manifest(folder, manifest)
-    with pytest.raises(BundleError, match=f"'{kind}' need a newer edge-ser"):
+    with pytest.raises(BundleError, match=r"unknown input kind 'video'.* or a newer edge-ser"):
         Bundle.open(folder)
+
+
+MFCC = Input("mfcc", "mfcc", "float32", (1, "frames", 39), {"recipe": "mfcc39", "length": "repeat", "seconds": 7.0})
+PICTURE = Input(
+    *("spectrogram", "spectrogram", "float32", (1, 1, 64, 64)),
+    {"spec": "log_stft200", "unit": "ms", "clip_s": 5.0, "size": 64},
+)
+
+
+def test_features_that_the_runtime_computes_are_written_as_they_are_read(tmp_path: Path) -> None:
+    inputs = (MANIFEST.inputs[0], MFCC, PICTURE)
+    bundle = Bundle.write(tmp_path / "b", replace(MANIFEST, inputs=inputs), FILES)
+    assert Bundle.open(bundle.folder).manifest.inputs == inputs
+
+
+@pytest.mark.parametrize(
+    ("item", "change", "words"),
+    [
+        (MFCC, {"recipe": "mfcc13"}, "'recipe' is 'mfcc13', need one of mfcc39, mfcc40"),
+        (MFCC, {"recipe": "mfcc40"}, r"shape \[1, 'frames', 39\], need \[1, any size, 40\]"),
+        (MFCC, {"length": "stretch"}, "'length' is 'stretch'"),
+        (MFCC, {"seconds": 1e9}, "'seconds' is 1000000000.0, need from 0.1 to 600"),
+        (MFCC, {"seconds": 0.0}, "'seconds' is 0.0, need from 0.1 to 600"),
+        (MFCC, {"window_ms": 25}, "'window_ms' is 25, need 30 or 40"),
+        (PICTURE, {"spec": "wavelet"}, "'spec' is 'wavelet'"),
+        (PICTURE, {"unit": "hours"}, "'unit' is 'hours'"),
+        (PICTURE, {"size": 10**9}, "at most 4096"),
+        (PICTURE, {"size": 32}, r"need \[1, 1, 32, 32\]"),
+        (PICTURE, {"clip_s": -1}, "'clip_s' is -1, need from 0.1 to 600"),
+    ],
+)
+def test_features_that_cannot_be_computed_are_refused(
+    tmp_path: Path, item: Input, change: dict[str, object], words: str
+) -> None:
+    changed = replace(item, parameters={**item.parameters, **change})
+    with pytest.raises(BundleError, match=words):
+        Bundle.write(tmp_path / "b", replace(MANIFEST, inputs=(MANIFEST.inputs[0], changed)), FILES)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +304,8 @@ def test_inputs_of_later_kinds_need_a_newer_release(folder: Path, kind: str) -> 
         ({"outputs": MANIFEST.outputs[:1]}, "no 'attributes'"),
         ({"outputs": (replace(MANIFEST.outputs[0], dtype="float16"),)}, "is float16, need float32"),
         ({"graphs": {"model": "other.onnx"}}, "need 'other.onnx' there"),
-        ({"graphs": {"speech": "model.onnx"}}, "names no 'model'"),
+        ({"graphs": {"speech": "model.onnx"}}, "names no 'model'.* or 'speech' and 'fusion'"),
+        ({"graphs": {"speech": "model.onnx", "fusion": "model.onnx"}}, "'graphs' and 'inputs' disagree on text"),
         ({"precision": "fp8"}, "need fp32 or int8"),
         ({"name": "../evil"}, "letters, digits"),
         ({"provenance": {"when": float("nan")}}, "not JSON"),

@@ -504,6 +504,8 @@ def refused_below(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
             return original(path, *rest, **named)
 
         monkeypatch.setattr(module, name, refusing)
+    # Python 3.10's Path keeps the os.stat that it found when it was imported.
+    monkeypatch.setattr(Path, "stat", lambda path, **named: os.stat(path, **named))
 
 
 def test_a_folder_that_is_closed_to_us_is_reported_and_the_rest_goes_on(

@@ -122,11 +122,14 @@ assert main(["listen", "--model", *sys.argv[1:]]) == 0
 
 
 def test_every_module_of_the_runtime_imports_with_numpy_alone() -> None:
+    # An adapter is made of its framework's classes: who imports it has the framework.
+    adapters = tuple(f"edge_ser.assistants.{framework}" for framework in ("wyoming", "pipecat", "livekit"))
     names = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted((ROOT / "edge_ser").rglob("*.py"))
         if path.name != "__main__.py"
     ]
     assert "edge_ser.recognizer" in names
+    names = [name for name in names if not name.startswith(adapters)]
     program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     assert third_party(loaded_by(program, *names)) == allowed("numpy")

@@ -367,7 +367,7 @@ def test_threads_do_not_change_the_answer(recognizer: EmotionRecognizer, folder:
     [
         ("cuda", None, BackendUnavailableError, "use --provider cpu"),
         ("tensorrt", None, BackendUnavailableError, "use --provider cpu"),
-        ("gpu", None, ConfigError, "auto or cpu"),
+        ("gpu", None, ConfigError, "auto, cpu, cuda or tensorrt"),
         ("cpu", 0, ConfigError, "--threads 1"),
         ("cpu", -2, ConfigError, "--threads 1"),
     ],

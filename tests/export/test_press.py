@@ -18,8 +18,8 @@ from edge_ser.corpus import read_manifest  # noqa: E402
 from edge_ser.sources import read_samples  # noqa: E402
 from export.card import main as card  # noqa: E402
 from export.quantize import main as quantize  # noqa: E402
-from export.receipt import count_operators  # noqa: E402
-from export.spectrum import kernels  # noqa: E402
+from export.receipt import count_operators, open_session  # noqa: E402
+from export.spectrum import shorten_transforms  # noqa: E402
 from train.students.keep import read_student  # noqa: E402
 
 
@@ -27,8 +27,9 @@ from train.students.keep import read_student  # noqa: E402
 def int8_bundle(fp32_bundle: Path, miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("int8") / "tiny-int8"
     # Two epochs on a miniature corpus leave logits near ties: the UA may move more than a trained model's.
-    code = quantize([str(fp32_bundle), "--calibration", str(miniature), "--out", str(out), "--points", "20"])
-    assert code == 0
+    manifest = miniature / "speech" / "manifest.csv"
+    words = [str(fp32_bundle), "--calibration", str(manifest), "--out", str(out), "--points", "20"]
+    assert quantize([*words, "--target", "tensorrt"]) == 0
     return out
 
 
@@ -101,15 +102,26 @@ def test_every_student_becomes_a_bundle_that_answers(
     assert answer.voice_utterances == voice.utterances - 1
 
 
-def test_kernels_of_the_spectrum_are_arithmetic_in_the_file_and_the_same_numbers(fp32_bundle: Path) -> None:
-    from train.log_mel import dft_kernels
-
-    model = onnx.load(str(fp32_bundle / "model.onnx"))
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    stored = {tensor.name for tensor in model.graph.initializer}
-    assert "/speech/log_mel/Conv" in [node.name for node in convolutions if node.input[1] not in stored]
-    window = dft_kernels().shape[1]
-    assert np.allclose(kernels(window)[:, 0], dft_kernels(), atol=1e-6)
+def test_the_short_transform_says_what_the_plain_convolution_says(checkpoints: Path, tmp_path: Path) -> None:
+    """The front end is rewritten at export; the graph from before the rewrite is the reference."""
+    model, _ = read_student(checkpoints / "mdat.safetensors")
+    written: dict[str, Path] = {}
+    for name, rewrite in (("plain", lambda _: 0), ("short", shorten_transforms)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(export.to_onnx, "shorten_transforms", rewrite)
+            written[name] = tmp_path / f"{name}.onnx"
+            export.to_onnx.export_graph(model, written[name])
+    plain, short = (open_session(path) for path in written.values())
+    rng = np.random.default_rng(0)
+    for samples in (6400, 6401, 6479, 6480, 6560, 20_007):
+        audio = rng.standard_normal((1, samples)).astype(np.float32) * np.float32(0.1)
+        words = {"text_ids": np.zeros((1, 1), np.int64), "text_mask": np.zeros((1, 1), np.int64)}
+        inputs = {"audio": audio, "voice": np.zeros((1, 65), np.float32), **words}
+        for expected, got in zip(plain.run(None, inputs), short.run(None, inputs), strict=True):
+            assert np.allclose(expected, got, atol=2e-5)
+    convolutions = [node.name for node in onnx.load(str(written["short"])).graph.node if node.op_type == "Conv"]
+    assert not any("log_mel" in name for name in convolutions)
+    assert written["short"].stat().st_size < written["plain"].stat().st_size - 300_000
 
 
 def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
@@ -122,6 +134,7 @@ def test_int8_is_integers_where_it_says_so(int8_bundle: Path) -> None:
         *("cosine", "blocks", "ua_before", "ua_after", "agreement", "bytes_before", "bytes_after"),
         *("probability_shift", "speed_ratio", "integer_operators", "float_operators", "environment"),
     }
+    assert set(receipt["ua_after"]) == {"ua", "interval", "ece", "ece_interval", "clips", "speakers"}
     assert min(receipt["cosine"].values()) >= 0.99 and list(receipt["cosine"]) == ["0.4", "0.5", "1", "2", "4", "8"]
 
 
@@ -135,7 +148,7 @@ def test_quantisation_is_symmetric_and_leaves_attention_products_and_front_end_i
         dequantised = [producers.get(name) == "DequantizeLinear" for name in node.input]
         if node.op_type == "MatMul" and "attention/MatMul" in node.name:
             assert not all(dequantised[:2])
-        if "log_mel" in node.name or node.op_type in ("Add", "LayerNormalization", "Softmax"):
+        if "log_mel" in node.name or node.op_type in ("Add", "Sum", "LayerNormalization", "Softmax"):
             weights = [name in values for name in node.input]
             assert not any(d and not w for d, w in zip(dequantised, weights, strict=True)) or "blocks" in node.name
 

@@ -28,6 +28,8 @@ def inputs_of(student: Student, seconds: float = 1.0, *, tokens: int = 0, batch:
         "text_mask": torch.full((batch, max(tokens, 1)), min(tokens, 1)),
         "prosody": torch.randn(batch, 103),
         "voice": torch.zeros(batch, 4 * WIDTH + 1),
+        "pack_down": torch.zeros(batch, 2 * WIDTH, 8),
+        "pack_up": torch.zeros(batch, 8, 132),
     }
     return {name: values[name] for name in student.inputs}
 

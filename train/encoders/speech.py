@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +35,14 @@ def _at_least(inputs: Tensor, samples: int) -> Tensor:
     return nn.functional.pad(inputs, (0, max(0, samples - inputs.shape[1])))
 
 
-def _lengths(mask: Tensor) -> Tensor:
+def valid_samples(mask: Tensor) -> Tensor:
     """Return the valid samples of each row, int64; what is there but shorter than a frame counts as a frame."""
     counted = mask.sum(1).long()
     return torch.where(counted > 0, counted.clamp(min=MIN_SAMPLES), counted)
 
 
-def _until(lengths: Tensor, width: int) -> Tensor:
+def until(lengths: Tensor, width: int) -> Tensor:
+    """Return a mask (B, width), 1 in the first `lengths` places of each row, float32."""
     return (torch.arange(width, device=lengths.device)[None, :] < lengths[:, None]).float()
 
 
@@ -58,7 +60,10 @@ class WaveformEncoder(Encoder):
         self.normalise = normalise
         """Whether each waveform is brought to zero mean and unit variance over its valid samples."""
         self.padding_invariant = model.config.feat_extract_norm == "layer"
-        self._convolutions = tuple(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+        self.convolutions: tuple[tuple[int, int], ...] = tuple(
+            zip(model.config.conv_kernel, model.config.conv_stride, strict=True)
+        )
+        """Kernel and stride of each convolution."""
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -76,7 +81,7 @@ class WaveformEncoder(Encoder):
 
     def frames_of(self, samples: int) -> int:
         """Return how many frames the convolutions make of so many samples; what is shorter than a frame gives one."""
-        return frame_count(max(samples, MIN_SAMPLES), self._convolutions)
+        return frame_count(max(samples, MIN_SAMPLES), self.convolutions)
 
     def _encode(self, inputs: Tensor, mask: Tensor, last: int) -> tuple[list[Tensor], Tensor]:
         if self.padding_invariant or torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting():
@@ -85,7 +90,7 @@ class WaveformEncoder(Encoder):
 
     def _by_length(self, inputs: Tensor, mask: Tensor, last: int) -> tuple[list[Tensor], Tensor]:
         lengths = mask.sum(1).long().tolist()
-        frames = max(1, frame_count(max(inputs.shape[1], MIN_SAMPLES), self._convolutions))
+        frames = max(1, frame_count(max(inputs.shape[1], MIN_SAMPLES), self.convolutions))
         whole = [inputs.new_zeros(len(inputs), frames, self.width) for _ in range(last + 1)]
         frame_mask = inputs.new_zeros(len(inputs), frames)
         for length in sorted(set(lengths) - {0}):
@@ -106,10 +111,10 @@ class WaveformEncoder(Encoder):
             x = convolution(x)
         projected = self.model.feature_projection(x.transpose(1, 2))
         x = projected[0] if isinstance(projected, tuple) else projected
-        lengths = _lengths(mask)
-        for kernel, stride in self._convolutions:
+        lengths = valid_samples(mask)
+        for kernel, stride in self.convolutions:
             lengths = (torch.div(lengths - kernel, stride, rounding_mode="floor") + 1).clamp(min=0)
-        frames = _until(lengths, x.shape[1])
+        frames = until(lengths, x.shape[1])
         x = x * frames.unsqueeze(-1)
         x = x + self.model.encoder.pos_conv_embed(x)
         if not self.model.config.do_stable_layer_norm:
@@ -198,6 +203,9 @@ class LogMelEncoder(Encoder):
         super().__init__(model, "whisper", model.config.d_model)
         self.features = features
         """Transformers' log-mel for this model."""
+        # transformers 4 asks for a mask of heads.
+        asked = inspect.signature(model.layers[0].forward).parameters
+        self._unused = {"layer_head_mask": None} if "layer_head_mask" in asked else {}
         self.pad_s = pad_s
         """Seconds to which clips are padded; 0 for none."""
         self.max_samples: int = 2 * model.config.max_source_positions * _HOP
@@ -227,7 +235,7 @@ class LogMelEncoder(Encoder):
 
     def start(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the first layer's input from waveforms (B, n), the clip's frames and the frames attended to."""
-        lengths = _lengths(mask)
+        lengths = valid_samples(mask)
         longest = int(lengths.max())
         limit = round(self.pad_s * SAMPLE_RATE_HZ) or self.max_samples
         if longest > limit:
@@ -241,20 +249,20 @@ class LogMelEncoder(Encoder):
         x = self.from_mel(mel, mel_frames)
         halved = torch.div(mel_frames + 1, 2, rounding_mode="floor")
         frames = torch.div(torch.div(lengths, _HOP, rounding_mode="floor") + 1, 2, rounding_mode="floor")
-        return x, _until(frames, x.shape[1]), _until(halved, x.shape[1])
+        return x, until(frames, x.shape[1]), until(halved, x.shape[1])
 
     def from_mel(self, mel: Tensor, mel_frames: Tensor) -> Tensor:
         """Return the first layer's input (B, T, D) from log-mel (B, M, frames) and each row's valid frames (B,)."""
         x = nn.functional.gelu(self.model.conv1(mel))
         # What follows the clip is silence to the second convolution, as it is for a clip alone.
-        x = x * _until(mel_frames, mel.shape[-1])[:, None, :]
+        x = x * until(mel_frames, mel.shape[-1])[:, None, :]
         x = nn.functional.gelu(self.model.conv2(x)).transpose(1, 2)
         x = x + self.model.embed_positions.weight[: x.shape[1]]
         return nn.functional.dropout(x, self.model.dropout, self.model.training)
 
     def layer(self, number: int, x: Tensor, hidden: Tensor, memory: dict[str, Tensor]) -> Tensor:
         """Return the output of layer `number`."""
-        output = self.layers[number](x, hidden)
+        output = self.layers[number](x, hidden, **self._unused)
         return output[0] if isinstance(output, tuple) else output
 
     def finish(self, x: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ class StudentSettings:
     taught: float = 0.5
     """Share of the teacher's answers in what is learnt; the rest is the corpus's label."""
     non_speech_weight: float = 0.3
+    moderation: float = 0.3
+    """Price of the squared logits that a fusion adds to the first opinion where there are no words."""
     gender_weight: float = 0.25
     validate_every: int = 500
     shape: RowShape = field(default_factory=RowShape)

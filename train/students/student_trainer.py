@@ -198,7 +198,11 @@ def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: Stude
         said, batch.labels, label_smoothing=settings.label_smoothing
     ) + settings.taught * nn.functional.cross_entropy(logits[:spoken], batch.taught)
     nobody = -nn.functional.log_softmax(logits[spoken:], dim=-1).mean()
-    return loss + settings.non_speech_weight * nobody + extra
+    # Without words the first opinion is hard to better on strangers, and easy to better on clips learnt by heart.
+    silent = 1.0 - batch.told["text_mask"][:spoken].amax(dim=1).to(logits.dtype)
+    centred = added[:spoken].float() - added[:spoken].float().mean(1, keepdim=True)
+    moderation = (centred.square().mean(1) * silent).mean()
+    return loss + settings.non_speech_weight * nobody + settings.moderation * moderation + extra
 
 
 @torch.no_grad()

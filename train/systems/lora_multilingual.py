@@ -107,7 +107,7 @@ class LoraSer(System):
         self.acting, self.pooling = tuple(languages), by
 
     def forward(self, inputs: Inputs) -> Output:
-        """Return outputs (B, C) and embedding (B, H) from `audio` (B, n) or, without an encoder, `speech` (B, T, D)."""
+        """Return outputs (B, C) and embedding (B, H) from `audio` (B, n) or, without it, `speech` (B, T, D)."""
         if len(self.acting) == 1 or self.pooling == "weights":
             return self._answer(inputs)
         answers = []
@@ -141,7 +141,7 @@ class LoraSer(System):
 
     def frames(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return the frames (B, T, D) that the head reads, and their mask (B, T)."""
-        if self.encoder is None or (self.config.mode == "off_the_shelf" and "audio" not in inputs):
+        if self.encoder is None or "audio" not in inputs:
             return inputs["speech"], inputs["speech_mask"]
         audio, mask = inputs["audio"], inputs["audio_mask"]
         if self.training and self.config.crop_s:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from dataclasses import dataclass, field
 
 from edge_ser.errors import BackendUnavailableError, ConfigError
@@ -31,6 +32,8 @@ __all__ = ["DEFAULT_PORT", "Door", "Service", "check", "serve"]
 
 DEFAULT_PORT = 10330
 MAX_CLIENTS = 64
+
+_log = logging.getLogger("edge_ser")
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,12 @@ class _Visitors:
         self._allowed = [network(name) for name in allow]
         self._numbers = itertools.count(1)
         self._sessions: dict[Session, asyncio.Task[None] | None] = {}
+        self._refused: set[str] = set()
+        self._is_leaving = False
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client to its end."""
-        if len(self._sessions) >= MAX_CLIENTS or not may_connect(writer.get_extra_info("peername"), self._allowed):
+        if not self._admits(writer.get_extra_info("peername")):
             writer.transport.abort()
             return
         session = Session(self._recognizer, self._service, StreamBook(self._journal, self._numbers), reader, writer)
@@ -117,8 +122,18 @@ class _Visitors:
 
     async def leave(self) -> None:
         """Send everybody away, and wait until they are gone."""
+        self._is_leaving = True
         for session in self._sessions:
             session.cut_off()
         tasks = [task for task in self._sessions.values() if task is not None]
         if tasks:
             await asyncio.wait(tasks)
+
+    def _admits(self, peer: object) -> bool:
+        if not may_connect(peer, self._allowed):
+            host = str(peer[0]) if isinstance(peer, tuple) else str(peer)
+            if host not in self._refused and len(self._refused) < MAX_CLIENTS:
+                self._refused.add(host)
+                _log.warning("%s was refused; if it may connect, start with --allow %s", host, host)
+            return False
+        return not self._is_leaving and len(self._sessions) < MAX_CLIENTS

@@ -7,12 +7,12 @@ import contextlib
 import ipaddress
 import os
 import socket
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import TypeAlias
 
 from edge_ser.assistants.address import Address
+from edge_ser.assistants.unix_socket import make_way, private
 from edge_ser.errors import BackendUnavailableError, ConfigError
 
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
@@ -60,8 +60,9 @@ async def listening(visit: Visitor, address: Address) -> AsyncIterator[Address]:
         if address.path is None:
             server = await asyncio.start_server(visit, address.host, address.port)
         else:
-            await _make_way(address.path)
-            server = await asyncio.start_unix_server(visit, address.path)
+            await make_way(address.path)
+            with private():
+                server = await asyncio.start_unix_server(visit, address.path)
     except OSError as problem:
         raise ConfigError(
             f"cannot listen at {address.path or address.netloc} ({problem.strerror or problem}); choose another "
@@ -75,22 +76,6 @@ async def listening(visit: Visitor, address: Address) -> AsyncIterator[Address]:
         if address.path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(address.path)
-
-
-async def _make_way(path: str) -> None:
-    """Take away the socket of a service that is gone, and nothing else."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise ConfigError(f"{path} is there and is no socket; choose another path: --uri unix:///PATH")
-    except FileNotFoundError:
-        return
-    try:
-        _, writer = await asyncio.open_unix_connection(path)
-    except OSError:
-        os.unlink(path)
-        return
-    writer.close()
-    raise ConfigError(f"another service listens at {path}; stop it, or choose another path: --uri unix:///PATH")
 
 
 @contextlib.asynccontextmanager

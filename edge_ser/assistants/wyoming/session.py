@@ -245,7 +245,12 @@ class Session:
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await self._end_listening()
+        try:
+            await self._end_listening()
+        finally:
+            await self._disconnect()
+
+    async def _disconnect(self) -> None:
         if self._upstream is not None:
             await self._upstream.close()
         self._writer.close()

@@ -154,6 +154,34 @@ def test_a_model_that_fails_keeps_nobody_waiting() -> None:
     run(scenario())
 
 
+def test_a_model_that_fails_at_the_end_keeps_nobody_from_the_ledger() -> None:
+    async def scenario() -> None:
+        heard = Heard(FakeRecognizer(error=edge_ser.BundleError("the bundle is gone")))
+        heard.listener.hear(pcm((False, 0.5), (True, 1.0)), 16_000)
+        summary = await heard.finish()
+        assert isinstance(heard.listener.problem, edge_ser.BundleError)
+        assert summary.ledger.rejected_samples > 0
+
+    run(scenario())
+
+
+def test_words_that_the_model_fails_at_keep_nobody_from_the_ledger() -> None:
+    async def scenario() -> None:
+        recognizer = FakeRecognizer()
+
+        def fail(*values: Any, **named: Any) -> Any:
+            raise edge_ser.BundleError("the bundle is gone")
+
+        recognizer.judge_again = fail  # type: ignore[method-assign]
+        heard = Heard(recognizer)
+        heard.listener.hear(pcm((False, 0.5), (True, 1.0)), 16_000)
+        await heard.listener.read("so happy", 10)
+        summary = await heard.finish()
+        assert summary.ledger.classified_samples > 0
+
+    run(scenario())
+
+
 def test_a_listener_that_fails_for_an_unknown_reason_says_so_at_the_end() -> None:
     async def scenario() -> None:
         heard = Heard(FakeRecognizer(error=ZeroDivisionError("a fault")))

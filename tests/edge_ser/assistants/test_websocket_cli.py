@@ -148,7 +148,14 @@ def test_wrong_usage(options: tuple[str, ...], capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     "options",
-    [("--token-file", "/nowhere"), ("--uri", "http://x"), ("--host", "no such host"), ("--model", "no-such-model")],
+    [
+        ("--token-file", "/nowhere"),
+        ("--uri", "http://x"),
+        ("--host", "no such host"),
+        ("--model", "no-such-model"),
+        ("--allow-origin", "assistant.example"),
+        ("--allow-origin", "https://assistant.example/page"),
+    ],
 )
 def test_mistakes_are_one_line(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", *options]) == 1

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edge_ser.assistants.access import read_token
+from edge_ser.assistants.access import checked_origin, read_token
 from edge_ser.assistants.address import Address
 from edge_ser.assistants.closing import CloseCode, Ending
 from edge_ser.assistants.incoming import IncomingAudio
@@ -262,6 +262,11 @@ def test_an_allowance_lets_a_burst_through_and_then_keeps_the_rate() -> None:
     assert allowance.take(0) == 0.0
     now[0] = 100.0
     assert allowance.take(5) == 0.0 and allowance.take(1) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("url", ["https://Assistant.example", "https://assistant.example/"])
+def test_an_origin_is_what_browsers_send(url: str) -> None:
+    assert checked_origin(url) == "https://assistant.example"
 
 
 def test_a_reason_fits_into_a_close_frame() -> None:

@@ -283,7 +283,7 @@ def test_the_plain_service_answers_alone_and_takes_the_words(
     async def scenario() -> None:
         path = tmp_path / "wyoming.socket"
         async with served(recognizer, Door(Address(path=str(path)))) as (uri, journal):
-            assert uri == f"unix://{path}"
+            assert uri == f"unix://{path}" and path.stat().st_mode & 0o077 == 0
             async with AsyncClient.from_uri(uri) as client:
                 await client.write_event(Describe().event())
                 event = await client.read_event()
@@ -327,6 +327,25 @@ def test_other_rates_and_channels_are_heard_too(
         assert abs(summary.ledger.captured_samples - speech.size) <= 1
 
     run(scenario())
+
+
+def test_whoever_stops_to_read_the_events_costs_nobody_an_answer(root: Path, speech: NDArray[np.int16]) -> None:
+    command = [sys.executable, "-m", "edge_ser", "serve", "--protocol", "wyoming", "--port", "0", "--events"]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        uri = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.:]+", line)))
+        process.stdout.close()
+        try:
+            heard = [asyncio.run(asyncio.wait_for(ask(uri, requests(speech)), 30)) for _ in range(2)]
+            process.send_signal(signal.SIGTERM)
+            log = process.stderr.read()
+            process.wait(30)
+        finally:
+            process.kill()
+    assert process.returncode == 0, log
+    assert all(events[-1].data["context"]["emotion"] for events in heard)
+    assert "Traceback" not in log and log.count("events are written no more") == 1
+    assert "2 clients: 2 utterances" in log
 
 
 def test_every_event_can_be_told_to_somebody_else(
@@ -413,6 +432,21 @@ def test_other_machines_need_to_be_allowed(recognizer: edge_ser.EmotionRecognize
 def test_only_who_is_allowed_gets_in(peer: object, is_let_in: bool) -> None:
     allowed = [network("192.168.1.20"), network("fe80::/64")]
     assert may_connect(peer, allowed) is is_let_in
+
+
+def test_who_is_refused_is_told_to_whoever_runs_the_service(
+    recognizer: edge_ser.EmotionRecognizer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edge_ser.assistants.wyoming.may_connect", lambda peer, allowed: False)
+
+    async def scenario() -> None:
+        async with served(recognizer) as (uri, _):
+            for _ in range(2):
+                with contextlib.suppress(OSError):
+                    assert await ask(uri, []) == []
+
+    run(scenario())
+    assert caplog.text.count("--allow 127.0.0.1") == 1
 
 
 def test_a_socket_of_the_dead_makes_way_and_nothing_else_does(

@@ -133,6 +133,7 @@ save_every = 3
 STUDENTS = """
 stage = "students"
 steps = 6
+reading_steps = 20
 precision = "float32"
 validate_every = 3
 peak_learning_rate = 3e-3

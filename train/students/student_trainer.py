@@ -42,6 +42,7 @@ from train.students.rows import Labelled, RowSource, StudentBatch, StudentRows
 from train.students.run_settings import EncoderSettings, StudentSettings, read_split
 from train.students.schedule import adamw, learning_rate, running_average, set_rate
 from train.students.student import Student
+from train.students.word_reader import read_first
 from train.systems.hump_cat import am_logits
 from train.teacher import FrameTeacher
 from train.text import ConstructedPairs, read_sentences, train_tokenizer
@@ -243,6 +244,8 @@ def train_students(settings: StudentSettings, source: Source, encoder: Path, run
     cache = encoder.parent / "cache"
     bank = open_bank(recordings, FrameTeacher(source.teacher), cache, seed=about.seed)
     tokenizer = _tokenizer(run, data, state.first.config.vocabulary)
+    if not (run / "last.safetensors").is_file():
+        _teach_to_read(state, tokenizer, data)
     rows = _rows(state, split, bank, data, tokenizer)
     state.resume(run / "last.safetensors")
     rows.steps = range(state.step_number, settings.steps)
@@ -258,6 +261,19 @@ def train_students(settings: StudentSettings, source: Source, encoder: Path, run
             _keep(state, run, split, data, figures)
             state.save(run / "last.safetensors")
             sums.clear()
+
+
+def _teach_to_read(state: StudentRun, tokenizer: Tokenizer, data: Path) -> None:
+    readers = [student for student in state.everyone() if "text_ids" in student.fusion.reads]
+    if readers:
+        pairs, settings = _pairs(data), state.settings
+        text = read_first(state.first.config, pairs, tokenizer, settings.reading_steps, settings.seed)
+        for student in readers:
+            student.fusion.get_submodule("text").load_state_dict(text.state_dict())
+
+
+def _pairs(data: Path) -> ConstructedPairs:
+    return ConstructedPairs.of(read_sentences(data / "text" / "goemotions.csv.gz"), "train")
 
 
 def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: Tokenizer) -> StudentRows:
@@ -279,7 +295,7 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
         [Labelled(clip.transcript, _GENDERS.get(clip.gender, -1)) for clip in split.train],
         augmenter,
         tokenizer,
-        ConstructedPairs.of(read_sentences(data / "text" / "goemotions.csv.gz"), "train"),
+        _pairs(data),
         state.first.config.max_tokens,
     )
     return StudentRows(

@@ -15,7 +15,7 @@ from edge_ser.private_file import read_regular_file
 
 SHORTEST_TOKEN = 16
 _LONGEST_TOKEN = 1024
-_MAKE_ONE = 'python3 -c "import secrets; print(secrets.token_urlsafe())"'
+_MAKE_ONE = '(umask 077; python3 -c "import secrets; print(secrets.token_urlsafe())" > {})'
 
 _log = logging.getLogger("edge_ser")
 
@@ -32,13 +32,14 @@ def read_token(path: str | os.PathLike[str]) -> str:
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else problem
         raise ConfigError(
-            f"cannot read a token from {path} ({reason}); need a file that holds one; make one: {_MAKE_ONE} > {path}"
+            f"cannot read a token from {path} ({reason}); need a file that holds one; "
+            f"make one: {_MAKE_ONE.format(path)}"
         ) from None
     # The token itself is in no message: messages are logged.
     if not (SHORTEST_TOKEN <= len(token) <= _LONGEST_TOKEN and all("!" <= letter <= "~" for letter in token)):
         raise ConfigError(
             f"{path} holds no token; need {SHORTEST_TOKEN} to {_LONGEST_TOKEN} printable ASCII characters that nobody "
-            f"guesses; make one: {_MAKE_ONE} > {path}"
+            f"guesses; make one: {_MAKE_ONE.format(path)}"
         )
     if not is_private:
         _log.warning("other users can read the token in %s; type: chmod 600 %s", path, path)

@@ -13,6 +13,8 @@ class Limits:
 
     max_clients: int = 64
     """Sessions at the same time, those that wait to be resumed included."""
+    max_waiting: int = 256
+    """Connections at the same time beyond `max_clients`: before their hello, for the page, or on their way out."""
     max_message_bytes: int = 1 << 17
     """Bytes of a message; four seconds of audio at 16 kHz."""
     max_session_s: float = 86_400.0

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from edge_ser.assistants.closing import CloseCode, Ending, Refused
 from edge_ser.assistants.limits import Allowance, Limits
@@ -46,6 +48,8 @@ class Line:
         self._bytes = Allowance(limits.max_speed * bytes_per_s, limits.burst_s * bytes_per_s)
         self._messages = Allowance(limits.max_messages_per_s, limits.burst_messages)
         self._heard = 0
+        self._work: asyncio.Task[None] | None = None
+        self._unsaid: deque[str] = deque()
 
     async def serve(self, first: list[str], interruption: asyncio.Future[Ending]) -> Ending:
         """Serve the client until it ends, breaks a limit or vanishes, and return which.
@@ -64,6 +68,7 @@ class Line:
             await asyncio.wait({reading, *watching})
         if reading.cancelled():
             ending = interruption.result()
+            await self._complete(ending)
             if ending.code == CloseCode.GOING_AWAY:
                 await self._take_what_arrived()
             return ending
@@ -82,12 +87,12 @@ class Line:
                         CloseCode.TOO_MANY_MESSAGES, "too many messages a second; send longer pieces of audio"
                     )
                 if isinstance(message, bytes):
-                    await self._say(await self._session.hear(message))
+                    await self._answer(self._session.hear(message))
                     await asyncio.sleep(self._bytes.take(len(message)))
                 elif isinstance(command := read_command(message), Finish):
                     return Ending(CloseCode.FINISHED, "finished")
                 else:
-                    await self._say(await self._session.revise(command))
+                    await self._answer(self._session.revise(command))
         except ConnectionClosed as closed:
             return _ending(closed)
         except Refused as refusal:
@@ -99,12 +104,33 @@ class Line:
             _log.exception("client %d: a fault of the service", self._session.number)
             return Ending(CloseCode.FAULT, "a fault of the service; its log says more")
 
+    async def _answer(self, work: Coroutine[Any, Any, list[str]]) -> None:
+        # A task of its own: what the session has done is told, even if the reading is cancelled meanwhile.
+        self._work = asyncio.ensure_future(self._do(work))
+        await asyncio.shield(self._work)
+        await self._say([])
+
+    async def _do(self, work: Coroutine[Any, Any, list[str]]) -> None:
+        self._unsaid.extend(await work)
+
+    async def _complete(self, ending: Ending) -> None:
+        """Bring to its end what the reading had begun; a client that stays for the end is told of it."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
+            if (problem := self._work.exception()) is not None:
+                _log.error("client %d: %s", self._session.number, problem)
+        if not ending.is_lost and ending.code != CloseCode.REPLACED:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._say([]), self._limits.close_s)
+
     async def _say(self, messages: list[str]) -> None:
         from websockets.exceptions import ConnectionClosed
 
         # Where the client is gone, what it sent before is heard all the same; reading says when that is all.
         with contextlib.suppress(ConnectionClosed):
-            await send(self._socket, messages)
+            self._unsaid.extend(messages)
+            while self._unsaid:
+                await self._socket.send(self._unsaid.popleft())
 
     async def _watch_life(self) -> None:
         """End a connection that gives no sign of life: neither messages nor an answer to a ping."""

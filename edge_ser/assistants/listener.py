@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from edge_ser.assistants.turn import Turn
 from edge_ser.assistants.worker import StreamWorker
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.errors import EdgeSerError
-from edge_ser.events import Emotion, Event
+from edge_ser.events import Emotion, Event, Summary
 from edge_ser.stream import Stream
 
 BACKLOG_S = 60.0
@@ -65,13 +66,19 @@ class Listener:
         self._waiting_s = self._heard_s = self._lost_s = 0.0
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._has_ended = False
+        self._has_ended = self._is_summed_up = False
+        self._untold: deque[Event] = deque()
         self._task = asyncio.create_task(self._work())
 
     @property
     def emotion(self) -> Emotion | None:
         """The latest answer for what is being said, None before the first."""
         return self._turn.emotion
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether audio that comes now is nobody's."""
+        return self._has_ended
 
     def hear(self, data: bytes, rate_hz: int, width: int = 2, channels: int = 1) -> None:
         """Take the next audio and return at once; after `end` it is nobody's.
@@ -131,12 +138,16 @@ class Listener:
     async def finish(self, patience_s: float) -> None:
         """Do what `end` does, wait for the last event to be told, and close.
 
+        The summary is told in any case: audio that was not heard in time is in its ledger as dropped.
+
         Args:
-            patience_s: Seconds to wait at most.
+            patience_s: Seconds to wait for what is still to be heard, and once more for the summary to be taken.
         """
         self.end()
         await self.read("", patience_s)
         await self.close()
+        if not self._is_summed_up:
+            await self._sum_up(patience_s)
 
     async def close(self) -> None:
         """End the listening at once, whatever waits."""
@@ -186,11 +197,34 @@ class Listener:
     async def _finish(self) -> None:
         try:
             await self._flush()
-            await self._report(await self._worker.finish())
         except EdgeSerError as error:
             self._give_up(error)
-            # The utterance that failed is counted as rejected; what was left can be finished.
-            await self._report(await self._worker.finish())
+        await self._report(await self._insist(self._worker.finish))
+
+    async def _insist(self, call: Callable[[], Awaitable[list[Event]]]) -> list[Event]:
+        try:
+            return await call()
+        except EdgeSerError as error:
+            self._give_up(error)
+            # The utterance that failed is counted as rejected; what was left can be done.
+            return await call()
+
+    async def _sum_up(self, patience_s: float) -> None:
+        """Tell the ledger in place of all that was not told in time."""
+        waiting = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+        dropped = sum(item.samples for item in waiting if isinstance(item, _Lost))
+        dropped += round(sum(item.seconds for item in waiting if isinstance(item, _Audio)) * SAMPLE_RATE_HZ)
+        if dropped:
+            await self._insist(lambda: self._worker.lose(dropped))
+        events = await self._insist(self._worker.finish)
+        [summary] = [event for event in (*self._untold, *events) if isinstance(event, Summary)]
+        self._is_summed_up = True
+        telling = asyncio.ensure_future(self._tell(summary))
+        await asyncio.wait({telling}, timeout=patience_s)
+        telling.cancel()
+        await asyncio.wait({telling})
+        if not telling.cancelled():
+            telling.result()
 
     async def _push(self, item: _Audio) -> None:
         if item.decoder is not self._decoding:
@@ -206,7 +240,10 @@ class Listener:
             await self._report(await self._worker.push(tail))
 
     async def _report(self, events: list[Event]) -> None:
-        for event in events:
+        self._untold.extend(events)
+        while self._untold:
+            event = self._untold.popleft()
+            self._is_summed_up = isinstance(event, Summary)
             await self._tell(event)
             await self._revise(self._turn.hear(event))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from edge_ser.assistants.access import may_connect
 from edge_ser.assistants.address import Address
@@ -61,6 +62,8 @@ def require_token(door: Door) -> None:
 
 def answer_request(door: Door, is_private: bool, connection: ServerConnection, request: Request) -> Response | None:
     """Return the page, or a refusal; None lets a WebSocket begin."""
+    if getattr(connection, "is_one_too_many", False):
+        return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections; try again later.\n")
     hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
     host, origin = next(iter(hosts), None), next(iter(origins), None)
     is_plain = len(hosts) <= 1 and len(origins) <= 1
@@ -132,6 +135,7 @@ def _options(door: Door) -> dict[str, Any]:
     silent.setLevel(logging.CRITICAL + 1)
     return {
         "process_request": functools.partial(answer_request, door, door.address.is_private),
+        "create_connection": _counted(door.limits.max_clients + door.limits.max_waiting),
         "server_header": None,
         "compression": None,  # sound does not shrink, and what unpacks to more than it seems is an attack
         "open_timeout": door.limits.handshake_s,
@@ -141,6 +145,31 @@ def _options(door: Door) -> dict[str, Any]:
         "max_queue": QUEUED_MESSAGES,
         "logger": silent,
     }
+
+
+def _counted(most: int) -> type[ServerConnection]:
+    """Return the kind of connection of which so many may be open; those beyond are refused once their request is read.
+
+    Where there are twice as many, nobody waits for the request.
+    """
+    from websockets.asyncio.server import ServerConnection
+
+    class Counted(ServerConnection):
+        is_one_too_many = False
+        open: ClassVar[set[ServerConnection]] = set()
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            self.open.add(self)
+            self.is_one_too_many = len(self.open) > most
+            if len(self.open) > 2 * most:
+                self.transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.open.discard(self)
+            super().connection_lost(exc)
+
+    return Counted
 
 
 def where(server: Server, address: Address) -> str:

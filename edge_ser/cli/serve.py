@@ -15,6 +15,7 @@ from edge_ser.cli.options import Commands, add_model, load_model, positive_int, 
 from edge_ser.cli.service_log import ServiceLog
 from edge_ser.cli.supervision import signs_of_life
 from edge_ser.cli.text import discard_output, is_terminal, report
+from edge_ser.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_ser.events import Event
@@ -96,12 +97,16 @@ def _websocket(arguments: argparse.Namespace) -> Serving:
     origins = tuple(checked_origin(url) for url in arguments.allow_origin or ())
     door = Door(_address(arguments, DEFAULT_PORT), token, arguments.page, origins, limits)
     require_token(door)
+    if door.shows_page and door.address.path is not None:
+        raise ConfigError(
+            f"got the socket {door.address.path}; no browser opens a page there; leave out --page or --uri"
+        )
 
     async def serving(recognizer: EmotionRecognizer, log: ServiceLog, stop: asyncio.Event) -> None:
         if arguments.page:
             # A token is for the person at the terminal, not for the log that a service's output becomes.
             log.page_token = token if is_terminal(sys.stderr) else None
-            log.shows_page = door.address.path is None
+            log.shows_page = True
         await serve(recognizer, door, log, stop)
 
     return serving

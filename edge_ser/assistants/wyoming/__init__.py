@@ -52,13 +52,15 @@ def check(door: Door, service: Service) -> None:
     """Refuse what cannot be served.
 
     Raises:
-        ConfigError: Other machines can reach the address and `allow` names none, a name in it is no network, or the
-            upstream is no Wyoming address.
+        ConfigError: Other machines can reach the address and `allow` names none, a name in it is no network, the
+            upstream is no Wyoming address, or a Unix socket is to be announced.
     """
     if service.upstream is not None:
         check_uri(service.upstream)
     for name in door.allow:
         network(name)
+    if door.announced is not None and door.address.path is not None:
+        raise ConfigError(f"got the socket {door.address.path}; only a TCP port can be announced; leave out --announce")
     if not door.allow and not door.address.is_private:
         raise ConfigError(
             f"{door.address.netloc} can be reached from other machines, and Wyoming knows no password; say which may "

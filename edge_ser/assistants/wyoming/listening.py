@@ -84,7 +84,6 @@ async def announced(name: str | None, where: Address) -> AsyncIterator[None]:
 
     Raises:
         BackendUnavailableError: zeroconf is not installed.
-        ConfigError: There is no port to tell.
     """
     if name is None:
         yield
@@ -96,8 +95,6 @@ async def announced(name: str | None, where: Address) -> AsyncIterator[None]:
         raise BackendUnavailableError(
             "zeroconf is not installed, announcing the service needs it. Install it: pip install 'edge-ser[zeroconf]'"
         ) from error
-    if where.path is not None:
-        raise ConfigError(f"got the socket {where.path}; only a TCP port can be announced; leave out --announce")
     kind = "_wyoming._tcp.local."
     about = AsyncServiceInfo(kind, f"{name}.{kind}", port=where.port, parsed_addresses=[_own_address(where)])
     announcer = AsyncZeroconf(interfaces=about.parsed_addresses(), ip_version=IPVersion.V4Only)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -27,6 +29,8 @@ from edge_ser.recognizer import EmotionRecognizer
 
 LINGER_S = 2.0
 """Seconds in which a client that is still sending can read of an error before it is cut off."""
+MOST_UNANSWERED = 4
+"""Streams that may wait for their transcript while the next is heard."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,16 @@ class StreamBook:
         """Write in `journal`; `numbers` are shared by all clients."""
         self._journal = journal
         self._numbers = numbers
-        self._number = 0
 
-    def begin(self) -> None:
-        """Note that a stream begins; the one before has ended."""
-        self._number = next(self._numbers)
-        self._journal.began(self._number)
+    def begin(self) -> int:
+        """Note that a stream begins, and return its number."""
+        number = next(self._numbers)
+        self._journal.began(number)
+        return number
 
-    def end(self, summary: Summary, why: str) -> None:
-        """Note what became of the stream."""
-        self._journal.ended(self._number, summary, why)
+    def end(self, number: int, summary: Summary, why: str) -> None:
+        """Note what became of a stream."""
+        self._journal.ended(number, summary, why)
 
 
 class Session:
@@ -84,6 +88,7 @@ class Session:
         self._writer = writer
         self._sending = asyncio.Lock()
         self._listener: Listener | None = None
+        self._unanswered: deque[Listener] = deque()
         self._upstream: Upstream | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._progress = asyncio.Event()
@@ -143,36 +148,54 @@ class Session:
 
     async def _hear(self, event: Event) -> None:
         if AudioStart.is_type(event.type):
-            await self._start()
+            await self._start(is_request=True)
         elif AudioChunk.is_type(event.type):
-            listener = self._listener or await self._start()
+            listener = self._listener
+            if listener is None or listener.has_ended:
+                # A transcript before the end of the audio ends what was said; what follows is a stream of its own.
+                listener = await self._start(is_request=listener is None)
             listener.hear(event.payload or b"", *form_of(event))
             await listener.room()
         elif AudioStop.is_type(event.type) and self._listener is not None:
             self._listener.end()
             if self._service.upstream is None:
-                await self._send(await self._with_emotion(Transcript(text="").event(), self._service.answer_s))
+                transcript = Transcript(text="").event()
+                await self._send(await self._with_emotion(transcript, self._listener, self._service.answer_s))
         elif Transcript.is_type(event.type) and self._service.upstream is None and self._listener is not None:
             await self._listener.read(str(event.data.get("text")), self._service.answer_s)
 
-    async def _start(self) -> Listener:
-        await self._end_listening()
-        self._is_pending = True
+    async def _start(self, is_request: bool) -> Listener:
+        await self._end_stream()
+        self._is_pending = self._is_pending or is_request
         # A stream opens its speech detector, which takes a moment.
         stream = await asyncio.to_thread(lambda: self._recognizer.stream(risk=self._service.risk))
-        self._book.begin()
-        self._listener = Listener(stream, self._tell)
+        self._listener = Listener(stream, functools.partial(self._tell, self._book.begin()))
         return self._listener
 
-    async def _end_listening(self) -> None:
-        if self._listener is not None:
-            await self._listener.finish(self._service.emotion_s)
+    async def _end_stream(self) -> None:
+        """End the listening; where the transcript is still to come, its words are for this stream."""
+        listener = self._listener
+        if listener is None:
+            return
+        if self._service.upstream is not None and self._is_pending:
+            if len(self._unanswered) == MOST_UNANSWERED:
+                raise UpstreamError(f"the speech-to-text service has not answered {MOST_UNANSWERED} requests")
+            self._unanswered.append(listener)
+            self._listener = None
+            listener.end()
+            await listener.read("", self._service.emotion_s)
+        else:
+            await listener.finish(self._service.emotion_s)
 
-    async def _tell(self, event: StreamEvent) -> None:
+    async def _end_listening(self) -> None:
+        listeners = [*self._unanswered, *([] if self._listener is None else [self._listener])]
+        await asyncio.gather(*(listener.finish(self._service.emotion_s) for listener in listeners))
+
+    async def _tell(self, number: int, event: StreamEvent) -> None:
         if self._service.tell is not None:
             self._service.tell(event)
         if isinstance(event, Summary):
-            self._book.end(event, "cut off before its end" if self._is_sending_audio else "its audio ended")
+            self._book.end(number, event, "cut off before its end" if self._is_sending_audio else "its audio ended")
         data = event.to_dict()
         with contextlib.suppress(OSError):
             await self._send(UserEvent(name=str(data["type"]), data=data).event())
@@ -184,8 +207,7 @@ class Session:
                 event = await upstream.read()
                 self._progress.set()
                 if Transcript.is_type(event.type):
-                    self._is_pending = False
-                    event = await self._with_emotion(event, self._service.emotion_s)
+                    event = await self._answered(event)
                 await self._send(event)
                 if Error.is_type(event.type):
                     return self.cut_off()
@@ -197,15 +219,26 @@ class Session:
         except OSError:
             self.cut_off()
 
-    async def _with_emotion(self, transcript: Event, patience_s: float) -> Event:
-        if self._listener is None:
+    async def _answered(self, transcript: Event) -> Event:
+        """Return the transcript of the real service with the emotion of the stream that it answers."""
+        if not self._unanswered:
+            self._is_pending = False
+            return await self._with_emotion(transcript, self._listener, self._service.emotion_s)
+        listener = self._unanswered[0]
+        transcript = await self._with_emotion(transcript, listener, self._service.emotion_s)
+        await listener.finish(self._service.emotion_s)
+        self._unanswered.popleft()
+        return transcript
+
+    async def _with_emotion(self, transcript: Event, listener: Listener | None, patience_s: float) -> Event:
+        if listener is None:
             return transcript
         # A transcript ends what was said, even where the client has not said so yet.
-        self._listener.end()
-        emotion = await self._listener.read(str(transcript.data.get("text", "")), patience_s)
+        listener.end()
+        emotion = await listener.read(str(transcript.data.get("text", "")), patience_s)
         if emotion is None:
-            if self._listener.problem is not None and self._service.upstream is None:
-                raise self._listener.problem
+            if listener.problem is not None and self._service.upstream is None:
+                raise listener.problem
             return transcript
         context = transcript.data.get("context")
         context = {**(context if isinstance(context, dict) else {}), "emotion": emotion.to_dict()}
@@ -213,7 +246,8 @@ class Session:
 
     async def _watch(self) -> None:
         """Give the real service up when nothing comes from it any more."""
-        while self._is_pending:
+        # While the client speaks, nothing needs to come but what is owed for an earlier request.
+        while self._unanswered or (self._is_pending and not self._is_sending_audio):
             self._progress.clear()
             try:
                 await asyncio.wait_for(self._progress.wait(), self._service.answer_s)

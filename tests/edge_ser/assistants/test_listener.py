@@ -265,3 +265,42 @@ def test_no_utterance_is_judged_where_none_was_expected(
     assert unexpected == 0
     if not partials:
         assert expected < 0.2 * recording.size / size
+
+
+def test_the_ledger_is_told_even_if_patience_ends_before_everything_was_heard() -> None:
+    async def scenario() -> None:
+        may_go_on = threading.Event()
+        heard = Heard()
+        push = heard.listener._worker._stream.push
+
+        def slow(samples: NDArray[np.generic]) -> list[Event]:
+            assert may_go_on.wait(10)
+            return push(samples)
+
+        heard.listener._worker._stream.push = slow  # type: ignore[method-assign]
+        for _ in range(3):
+            heard.listener.hear(SPOKEN, 16_000)
+        asyncio.get_running_loop().call_later(0.2, may_go_on.set)
+        await heard.listener.finish(0.05)
+        [summary] = [event for event in heard.events if isinstance(event, Summary)]
+        assert summary.ledger.balances and summary.ledger.captured_samples == 3 * len(SPOKEN) // 2
+        assert summary.ledger.dropped_samples == 2 * len(SPOKEN) // 2
+        await heard.listener.finish(0.05)
+        assert heard.events[-1] is summary
+
+    run(scenario())
+
+
+def test_the_ledger_is_told_even_if_somebody_takes_nothing() -> None:
+    class Deaf(Heard):
+        async def tell(self, event: Event) -> None:
+            await super().tell(event)
+            await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        heard = Deaf()
+        heard.listener.hear(SPOKEN, 16_000)
+        await heard.listener.finish(0.05)
+        assert [type(event) for event in heard.events] == [SpeechStarted, Summary]
+
+    run(scenario())

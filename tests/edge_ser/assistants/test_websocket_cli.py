@@ -155,6 +155,7 @@ def test_wrong_usage(options: tuple[str, ...], capsys: pytest.CaptureFixture[str
         ("--model", "no-such-model"),
         ("--allow-origin", "assistant.example"),
         ("--allow-origin", "https://assistant.example/page"),
+        ("--page", "--uri", "unix:///tmp/nowhere/door"),
     ],
 )
 def test_mistakes_are_one_line(options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -290,6 +291,14 @@ def test_what_is_no_token_is_told_without_telling_it(tmp_path: Path, content: by
     with pytest.raises(ConfigError, match="make one") as problem:
         read_token(path)
     assert not content or content.decode() not in str(problem.value)
+
+
+def test_a_token_is_made_as_the_hint_says_and_is_for_nobody_else(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    with pytest.raises(ConfigError, match="make one") as problem:
+        read_token(path)
+    subprocess.run(str(problem.value).partition("make one: ")[2], shell=True, check=True, umask=0o022)
+    assert len(read_token(path)) > 16 and path.stat().st_mode & 0o077 == 0
 
 
 def test_a_token_that_cannot_be_read_is_told(tmp_path: Path) -> None:

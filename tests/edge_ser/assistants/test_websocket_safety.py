@@ -120,8 +120,7 @@ def test_pages_of_other_hosts_may_not_connect(recognizer: EmotionRecognizer) -> 
 
 async def http(where: str, request: str) -> str:
     """Return what a raw request is answered with."""
-    host, port = where.removeprefix("ws://").removesuffix("/listen").rsplit(":", 1)
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await _dial(where)
     writer.write(request.encode())
     answer = b""
     with contextlib.suppress(ConnectionError):
@@ -293,6 +292,45 @@ def test_a_client_too_many_is_refused_and_a_place_that_is_free_again_is_taken(re
     assert ready["type"] == "ready"
 
 
+def test_connections_without_a_hello_are_counted_too(recognizer: EmotionRecognizer) -> None:
+    async def run() -> None:
+        async with serving(recognizer, max_clients=1, max_waiting=1) as service:
+            async with connect(service.where), connect(service.where):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(service.where)
+                assert refused.value.response.status_code == 503
+                assert b"try again later" in (refused.value.response.body or b"")
+            while await status(service.where) == 503:
+                await asyncio.sleep(0.01)
+            async with connect(service.where) as socket:
+                assert (await hello(socket))["type"] == "ready"
+
+    asyncio.run(run())
+
+
+def test_connections_that_ask_for_nothing_cannot_pile_up(recognizer: EmotionRecognizer) -> None:
+    async def run() -> None:
+        async with serving(recognizer, max_clients=1, max_waiting=1, handshake_s=60.0) as service:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(4):
+                    stack.push_async_callback(_leave, (await _dial(service.where))[1])
+                reader, writer = await _dial(service.where)
+                with contextlib.suppress(ConnectionError):
+                    assert await asyncio.wait_for(reader.read(), 10) == b""
+                writer.close()
+
+    asyncio.run(run())
+
+
+async def _dial(where: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = where.removeprefix("ws://").removesuffix("/listen").rsplit(":", 1)
+    return await asyncio.open_connection(host, int(port))
+
+
+async def _leave(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
 async def _first(socket: Any) -> tuple[dict[str, Any], int | None, str | None]:
     try:
         return json.loads(await socket.recv()), None, None
@@ -426,6 +464,70 @@ def test_a_client_that_does_not_read_is_not_read_from() -> None:
                 await asyncio.sleep(0)
 
     asyncio.run(run())
+
+
+class Counting(Socket):
+    """Sends one piece, or one command, and counts what it is told; it reads only once `reads` is set."""
+
+    def __init__(self, message: str | bytes) -> None:
+        super().__init__()
+        self.message = message
+        self.told: list[str] = []
+
+    async def recv(self) -> Any:
+        self.taken += 1
+        if self.taken > 1:
+            await asyncio.Event().wait()
+        return self.message
+
+    async def send(self, message: str) -> None:
+        self.told.append(message)
+        await super().send(message)
+
+
+@pytest.mark.parametrize(("code", "told"), [(4410, ["1", "2", "3"]), (1001, ["1", "2", "3"]), (4409, ["1"])])
+def test_what_was_to_be_said_when_the_end_came_is_said_before_it(code: int, told: list[str]) -> None:
+    """Only another connection of the same session takes it over: there it is asked for with `events_seen`."""
+
+    async def run() -> list[str]:
+        socket, session = Counting(b"\0\0"), Talkative()
+        session.hear = _three  # type: ignore[method-assign]
+        async with lined(socket, session, Limits()) as task:
+            await socket.full.wait()
+            session.interrupt(Ending(CloseCode(code), "over"))
+            await asyncio.sleep(0)
+            socket.reads.set()
+            await task
+        return socket.told
+
+    assert asyncio.run(run()) == told
+
+
+async def _three(data: bytes) -> list[str]:
+    return ["1", "2", "3"]
+
+
+def test_a_revision_that_was_begun_when_the_end_came_is_told() -> None:
+    async def run() -> list[str]:
+        socket = Counting('{"type": "revise", "utterance": 1, "transcript": "so happy"}')
+        session, begun, done = Talkative(), asyncio.Event(), asyncio.Event()
+
+        async def revise(command: Any) -> list[str]:
+            begun.set()
+            await done.wait()
+            return ["revised"]
+
+        session.revise = revise  # type: ignore[attr-defined]
+        socket.reads.set()
+        async with lined(socket, session, Limits()) as task:
+            await begun.wait()
+            session.interrupt(Ending(CloseCode.GOING_AWAY, "over"))
+            await asyncio.sleep(0)
+            done.set()
+            await task
+        return socket.told
+
+    assert asyncio.run(run()) == ["revised"]
 
 
 def test_no_sign_of_life_ends_the_connection_and_lets_the_session_wait() -> None:

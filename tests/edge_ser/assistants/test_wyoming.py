@@ -10,10 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jsonschema
 import numpy as np
@@ -329,19 +330,29 @@ def test_other_rates_and_channels_are_heard_too(
     run(scenario())
 
 
-def test_whoever_stops_to_read_the_events_costs_nobody_an_answer(root: Path, speech: NDArray[np.int16]) -> None:
+@contextlib.contextmanager
+def commanded(root: Path) -> Iterator[tuple[subprocess.Popen[str], IO[str], IO[str], str]]:
+    """The command's process, what it writes, its log and its address; it is killed at the end, or after two minutes."""
     command = [sys.executable, "-m", "edge_ser", "serve", "--protocol", "wyoming", "--port", "0", "--events"]
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        uri = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.:]+", line)))
-        process.stdout.close()
+        too_late = threading.Timer(120, process.kill)
+        too_late.start()
         try:
-            heard = [asyncio.run(asyncio.wait_for(ask(uri, requests(speech)), 30)) for _ in range(2)]
-            process.send_signal(signal.SIGTERM)
-            log = process.stderr.read()
-            process.wait(30)
+            assert process.stdout is not None and process.stderr is not None
+            uri = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.:]+", line)))
+            yield process, process.stdout, process.stderr, uri
         finally:
+            too_late.cancel()
             process.kill()
+
+
+def test_whoever_stops_to_read_the_events_costs_nobody_an_answer(root: Path, speech: NDArray[np.int16]) -> None:
+    with commanded(root) as (process, events_out, log_out, uri):
+        events_out.close()
+        heard = [asyncio.run(asyncio.wait_for(ask(uri, requests(speech)), 30)) for _ in range(2)]
+        process.send_signal(signal.SIGTERM)
+        log = log_out.read()
+        process.wait(30)
     assert process.returncode == 0, log
     assert all(events[-1].data["context"]["emotion"] for events in heard)
     assert "Traceback" not in log and log.count("events are written no more") == 1
@@ -470,6 +481,71 @@ def test_a_socket_of_the_dead_makes_way_and_nothing_else_does(
     assert diary.read_text(encoding="utf-8") == "dear diary"
 
 
+async def taken(client: AsyncClient, events: list[Event]) -> list[Event]:
+    """Send, and return what comes until all of it has been taken."""
+    for event in [*events, Ping().event()]:
+        await client.write_event(event)
+    came: list[Event] = []
+    while (answer := await client.read_event()) is not None and not Pong.is_type(answer.type):
+        came.append(answer)
+    return came
+
+
+def test_what_is_said_after_the_first_transcript_is_heard_and_has_words_of_its_own(
+    recognizer: edge_ser.EmotionRecognizer, speech: NDArray[np.int16]
+) -> None:
+    async def scenario() -> None:
+        whisper = SpeechToText(transcribed)
+        async with proxied(recognizer, whisper) as (uri, journal), AsyncClient.from_uri(uri) as client:
+            sent = requests(speech)
+            first = await taken(client, sent[:-1])
+            await whisper.say(Event("transcript", {"text": "i am so happy"}))
+            first += await answers(client)
+            for event in sent[2:]:
+                await client.write_event(event)
+            second = await answers(client)
+        assert first[-1].data["context"]["emotion"]["text_used"]
+        assert "i am so happy" == first[-1].data["text"]
+        assert [emotion["revision"] for emotion in emotions(first)] == [0, 1]
+        assert [emotion["revision"] for emotion in emotions(second)] == [0, 1]
+        assert second[-1].data["context"]["emotion"] == emotions(second)[-1]
+        assert [summary.ledger.captured_samples for summary in journal.summaries] == [speech.size] * 2
+
+    run(scenario())
+
+
+def test_a_late_transcript_is_of_the_stream_before_and_ends_only_that(
+    recognizer: edge_ser.EmotionRecognizer, speech: NDArray[np.int16]
+) -> None:
+    async def scenario() -> None:
+        whisper = SpeechToText(be_silent)
+        async with proxied(recognizer, whisper) as (uri, journal), AsyncClient.from_uri(uri) as client:
+            second = requests(np.concatenate([np.zeros(8_000, np.int16), speech]))
+            late = await taken(client, [*requests(speech), *second[:12]])
+            await whisper.say(Event("transcript", {"text": "i am so happy"}))
+            late += await answers(client)
+            last = await taken(client, second[12:])
+            await whisper.say(TRANSCRIPT)
+            last += await answers(client)
+        assert late[-1].data["context"]["emotion"] == emotions(late)[-1]
+        assert emotions(late)[-1]["revision"] == emotions(last)[-1]["revision"] == 1
+        assert emotions(last)[-1]["start_s"] > emotions(late)[-1]["start_s"] + 0.4
+        assert [summary.ledger.captured_samples for summary in journal.summaries] == [speech.size, 8_000 + speech.size]
+
+    run(scenario())
+
+
+def test_requests_that_nobody_answers_do_not_pile_up(recognizer: edge_ser.EmotionRecognizer) -> None:
+    async def scenario() -> None:
+        async with proxied(recognizer, SpeechToText(be_silent)) as (uri, journal):
+            events = await ask(uri, [AudioStart(16_000, 2, 1).event() for _ in range(6)] + [AudioStop().event()])
+        [error] = [Error.from_event(event) for event in events if Error.is_type(event.type)]
+        assert "has not answered 4 requests" in error.text
+        assert journal.begun == [1, 2, 3, 4, 5] and len(journal.summaries) == 5
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     "uri", ["127.0.0.1:10300", "http://whisper:10300", "tcp://whisper", "unix://whisper", "tcp://h:99999"]
 )
@@ -501,14 +577,12 @@ def _find(zeroconf: Any) -> Any:
 
 
 def test_the_command_serves_and_writes_every_event(root: Path, speech: NDArray[np.int16]) -> None:
-    command = [sys.executable, "-m", "edge_ser", "serve", "--protocol", "wyoming", "--port", "0", "--events"]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stderr is not None
-        uri = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.:]+", line)))
+    with commanded(root) as (process, events_out, log_out, uri):
         events = asyncio.run(asyncio.wait_for(ask(uri, requests(speech)), 30))
         process.send_signal(signal.SIGTERM)
-        written = [json.loads(line) for line in process.stdout]
-        log = process.stderr.read()
+        written = [json.loads(line) for line in events_out]
+        log = log_out.read()
+        process.wait(30)
     assert process.returncode == 0, log
     assert written == [UserEvent.from_event(event).data for event in events[:-1]]
 
@@ -519,6 +593,7 @@ def test_the_command_serves_and_writes_every_event(root: Path, speech: NDArray[n
         (["--host", "0.0.0.0"], "--allow"),
         (["--upstream", "whisper:10300"], "tcp://HOST:PORT"),
         (["--allow", "the neighbours"], "192.168.1.0/24"),
+        (["--announce", "--uri", "unix:///tmp/nowhere/door"], "leave out --announce"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(options: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,8 +46,16 @@ class SpeechToText:
 
     answer: Callable[[asyncio.StreamWriter], Awaitable[None]]
     got: list[Event] = field(default_factory=list)
+    client: asyncio.StreamWriter | None = None
+    """Whoever has connected last."""
+
+    async def say(self, event: Event) -> None:
+        """Say something unasked."""
+        assert self.client is not None
+        await async_write_event(event, self.client)
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.client = writer
         with contextlib.suppress(OSError):
             while (event := await async_read_event(reader)) is not None:
                 self.got.append(event)

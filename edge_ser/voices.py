@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_ser.errors import ConfigError
 from edge_ser.private_file import sync_folder
+from edge_ser.user_folder import user_folder
 from edge_ser.voice import VoiceProfile
 
 _SUFFIX = ".voice"
@@ -48,19 +49,7 @@ def default_folder() -> Path:
     Raises:
         ConfigError: The user has no home folder.
     """
-    chosen = os.environ.get("EDGE_SER_VOICES")
-    if chosen:
-        return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # The XDG specification: a path that is not absolute is to be ignored.
-    if os.path.isabs(data):
-        return Path(data, "edge-ser", "voices")
-    try:
-        return Path.home() / ".local" / "share" / "edge-ser" / "voices"
-    except RuntimeError:
-        raise ConfigError(
-            "this user has no home folder, voices need one to be kept in; type: export EDGE_SER_VOICES=FOLDER"
-        ) from None
+    return user_folder("voices", variable="EDGE_SER_VOICES", xdg="XDG_DATA_HOME", default=".local/share")
 
 
 def checked_name(name: str) -> str:

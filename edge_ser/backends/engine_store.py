@@ -18,6 +18,7 @@ from edge_ser.bundle import Bundle
 from edge_ser.errors import ConfigError, EngineMismatchError
 from edge_ser.manifest import MANIFEST_NAME
 from edge_ser.private_file import read_regular_file, replace_file
+from edge_ser.user_folder import user_folder
 
 PRECISIONS = ("int8", "fp16", "fp32")
 """In the order in which engines are preferred."""
@@ -42,19 +43,7 @@ def default_folder() -> Path:
     Raises:
         ConfigError: The user has no home folder.
     """
-    chosen = os.environ.get("EDGE_SER_ENGINES")
-    if chosen:
-        return Path(chosen)
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a path that is not absolute is to be ignored.
-    if os.path.isabs(cache):
-        return Path(cache, "edge-ser", "engines")
-    try:
-        return Path.home() / ".cache" / "edge-ser" / "engines"
-    except RuntimeError:
-        raise ConfigError(
-            "this user has no home folder, engines need one to be kept in; type: export EDGE_SER_ENGINES=FOLDER"
-        ) from None
+    return user_folder("engines", variable="EDGE_SER_ENGINES", xdg="XDG_CACHE_HOME", default=".cache")
 
 
 class EngineStore:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.backends.onnx_cut import cut_after
-from edge_ser.backends.onnx_providers import CPU, Execution, import_onnxruntime, start_session
+from edge_ser.backends.onnx_providers import CPU, Execution, import_onnxruntime, runtime_name, start_session
 from edge_ser.bundle import Bundle, Input, Output
 from edge_ser.errors import BackendUnavailableError, BundleError
 from edge_ser.graph_io import FRAMES_NAME
@@ -58,9 +58,7 @@ class OnnxGraph:
     @property
     def name(self) -> str:
         """ONNX Runtime and its version."""
-        import onnxruntime
-
-        return f"onnxruntime {onnxruntime.__version__}"
+        return runtime_name()
 
     @property
     def provider(self) -> str:

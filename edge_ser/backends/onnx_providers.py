@@ -54,6 +54,13 @@ class Execution:
 CPU = Execution(_CPU_NAME, "CPU")
 
 
+def runtime_name() -> str:
+    """Return `onnxruntime` and the version of the one that is loaded."""
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
 def import_onnxruntime() -> ModuleType:
     """Return the module `onnxruntime`.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.backends.onnx_graph import check_answers, open_session, run_session
-from edge_ser.backends.onnx_providers import CPU, Execution
+from edge_ser.backends.onnx_providers import CPU, Execution, runtime_name
 from edge_ser.bundle import Bundle
 from edge_ser.errors import BundleError
 from edge_ser.graph_io import FRAMES_NAME
@@ -57,9 +57,7 @@ class SplitGraphs:
     @property
     def name(self) -> str:
         """ONNX Runtime and its version."""
-        import onnxruntime
-
-        return f"onnxruntime {onnxruntime.__version__}"
+        return runtime_name()
 
     @property
     def provider(self) -> str:

@@ -53,6 +53,19 @@ class Heard:
         return summary
 
 
+def held_back(heard: Heard) -> threading.Event:
+    """Let no audio be judged before the event that is returned is set."""
+    may_go_on = threading.Event()
+    push = heard.listener._worker._stream.push
+
+    def slow(samples: NDArray[np.generic]) -> list[Event]:
+        assert may_go_on.wait(10)
+        return push(samples)
+
+    heard.listener._worker._stream.push = slow  # type: ignore[method-assign]
+    return may_go_on
+
+
 def test_pieces_of_any_size_are_heard_as_one_recording() -> None:
     async def scenario() -> None:
         answers = []
@@ -104,15 +117,8 @@ def test_audio_that_piles_up_is_dropped_and_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("edge_ser.assistants.worker.SHORT_SAMPLES", 0)
 
     async def scenario() -> None:
-        may_go_on = threading.Event()
         heard = Heard()
-        push = heard.listener._worker._stream.push
-
-        def slow(samples: NDArray[np.generic]) -> list[Event]:
-            assert may_go_on.wait(10)
-            return push(samples)
-
-        heard.listener._worker._stream.push = slow  # type: ignore[method-assign]
+        may_go_on = held_back(heard)
         for _ in range(4):
             heard.listener.hear(SPOKEN, 16_000)
         waiting = asyncio.create_task(heard.listener.room())
@@ -269,15 +275,8 @@ def test_no_utterance_is_judged_where_none_was_expected(
 
 def test_the_ledger_is_told_even_if_patience_ends_before_everything_was_heard() -> None:
     async def scenario() -> None:
-        may_go_on = threading.Event()
         heard = Heard()
-        push = heard.listener._worker._stream.push
-
-        def slow(samples: NDArray[np.generic]) -> list[Event]:
-            assert may_go_on.wait(10)
-            return push(samples)
-
-        heard.listener._worker._stream.push = slow  # type: ignore[method-assign]
+        may_go_on = held_back(heard)
         for _ in range(3):
             heard.listener.hear(SPOKEN, 16_000)
         asyncio.get_running_loop().call_later(0.2, may_go_on.set)

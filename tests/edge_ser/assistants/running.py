@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from edge_ser.assistants.address import Address
 from edge_ser.assistants.limits import Limits
@@ -112,3 +112,29 @@ async def closing(where: str, *messages: str | bytes, **more: Any) -> tuple[int 
                 await socket.send(message)
         _, code, reason = await to_end(socket)
         return code, reason
+
+
+async def status(where: str, origin: str | None = None, host: str | None = None) -> int:
+    """Return the HTTP status of an attempt to connect from a page."""
+    headers = {} if host is None else {"Host": host}
+    try:
+        async with connect(where, origin=origin, additional_headers=headers):  # type: ignore[arg-type]
+            return 101
+    except InvalidStatus as refused:
+        return refused.response.status_code
+
+
+async def http(where: str, request: str) -> str:
+    """Return what a raw request is answered with."""
+    reader, writer = await dial(where)
+    writer.write(request.encode())
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        answer = await reader.read()
+    writer.close()
+    return answer.decode(errors="replace")
+
+
+async def dial(where: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    host, port = where.removeprefix("ws://").removesuffix("/listen").rsplit(":", 1)
+    return await asyncio.open_connection(host, int(port))

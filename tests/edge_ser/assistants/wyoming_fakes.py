@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from wyoming.client import AsyncClient
 from wyoming.event import Event, async_read_event, async_write_event
 from wyoming.info import AsrModel, AsrProgram, Attribution, Describe, Info
 
+import edge_ser
+from edge_ser.assistants.address import Address
+from edge_ser.assistants.wyoming import Door, Service, serve
 from edge_ser.events import Summary
 
 BY = Attribution(name="somebody", url="https://example.com")
@@ -101,3 +105,34 @@ async def answers(client: AsyncClient) -> list[Event]:
         if Transcript.is_type(event.type):
             break
     return events
+
+
+LOCAL = Door(Address(port=0))
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 30))
+
+
+@contextlib.asynccontextmanager
+async def served(
+    recognizer: edge_ser.EmotionRecognizer, door: Door = LOCAL, service: Service | None = None
+) -> AsyncIterator[tuple[str, Journal]]:
+    """Serve, and yield where and what the service tells."""
+    journal, stop = Journal(), asyncio.Event()
+    serving = asyncio.create_task(serve(recognizer, door, journal, stop, service))
+    await asyncio.wait({serving, journal.started_at}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        serving.result()
+    try:
+        yield journal.started_at.result(), journal
+    finally:
+        stop.set()
+        await serving
+
+
+async def ask(uri: str, events: list[Event]) -> list[Event]:
+    async with AsyncClient.from_uri(uri) as client:
+        for event in events:
+            await client.write_event(event)
+        return await answers(client)

@@ -67,7 +67,8 @@ class PooledTeacher(nn.Module):
         mean, deviation = table.mean(0), table.std(0) + np.float32(1e-4)
         table = (table - mean) / deviation
         relative = _less_the_speaker(table, [bank.recordings[item.recording].speaker for item in items])
-        fitted = [_discriminant(rows, labels) for rows in (table, relative)]
+        often = np.array([bank.recordings[item.recording].repeat for item in items])
+        fitted = [_discriminant(rows, labels, often) for rows in (table, relative)]
         columns = np.concatenate([weights for weights, _ in fitted], axis=1)
         targets = np.concatenate([relative, relative @ columns], axis=1)
         for name, value in (
@@ -99,6 +100,9 @@ def pooled_frames(frames: Array) -> Array:
     return np.concatenate([frames.mean(0), np.sqrt(frames.var(0) + np.float32(1e-6))])
 
 
-def _discriminant(rows: Array, labels: NDArray[np.int64]) -> tuple[Array, Array]:
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE).fit(rows, labels)
+def _discriminant(rows: Array, labels: NDArray[np.int64], often: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Fit on each row as often as its corpus asks for, so that a small corpus is not drowned; no class comes first."""
+    even = np.full(labels.max() + 1, 1.0 / (labels.max() + 1))
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=even)
+    model.fit(np.repeat(rows, often, axis=0), np.repeat(labels, often))
     return model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)

@@ -26,7 +26,7 @@ class RowShape:
     """How a batch is made up."""
 
     utterances: int = 32
-    non_speech: int = 4
+    non_speech: int = 6
     """Rows of noise, tones and near-silence, whose right answer is no preference."""
     partial: float = 0.25
     """Share of batches cut to 0.4 to 2 s."""
@@ -118,13 +118,14 @@ class StudentRows(Dataset[StudentBatch]):
         waves = [self._wave(item, frames, rng) for item in items]
         waves += [non_speech(frames * FRAME_SAMPLES, self.source.augmenter, rng) for _ in range(shape.non_speech)]
         ids, mask = encode_batch(self.source.tokenizer, self._texts(items, rng), self.source.max_tokens)
-        fresh = [np.zeros(2 * self.histories.size + 1, np.float32)] * shape.non_speech
-        voices = [self.histories.draw(item.recording, rng) for item in items]
+        # Sound may come at any time: what of it passes for speech meets the voices of the first rows, too.
+        met = [*items, *(items[place % len(items)] for place in range(shape.non_speech))]
+        voices = [self.histories.draw(item.recording, rng) for item in met]
         told = {
             "audio": torch.from_numpy(np.stack(waves).astype(np.float32)),
             "text_ids": torch.from_numpy(ids),
             "text_mask": torch.from_numpy(mask),
-            "voice": torch.from_numpy(np.stack(voices + fresh)),
+            "voice": torch.from_numpy(np.stack(voices)),
         }
         if self.with_prosody:
             told["prosody"] = torch.from_numpy(np.stack([prosody(wave.astype(np.float32)) for wave in waves]))

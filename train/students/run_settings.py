@@ -85,7 +85,7 @@ class StudentSettings:
     label_smoothing: float = 0.05
     taught: float = 0.5
     """Share of the teacher's answers in what is learnt; the rest is the corpus's label."""
-    non_speech_weight: float = 0.3
+    non_speech_weight: float = 0.8
     moderation: float = 0.3
     """Price of the squared logits that a fusion adds to the first opinion where there are no words."""
     gender_weight: float = 0.25

@@ -47,7 +47,7 @@ from train.systems.hump_cat import am_logits
 from train.teacher import FrameTeacher
 from train.text import ConstructedPairs, read_sentences, train_tokenizer
 
-CHANCES = Chances(speed=0.0, room=0.2, noise=0.4, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
+CHANCES = Chances(speed=0.0, room=0.3, noise=0.4, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
 NEUTRAL = FOUR_CLASSES.index("neutral")
 _MARGIN = 1.6
 """Taken off the own class's logit by additive-margin softmax: 0.1 in cosine, times 16."""
@@ -244,8 +244,7 @@ def train_students(settings: StudentSettings, source: Source, encoder: Path, run
     cache = encoder.parent / "cache"
     bank = open_bank(recordings, FrameTeacher(source.teacher), cache, seed=about.seed)
     tokenizer = _tokenizer(run, data, state.first.config.vocabulary)
-    if not (run / "last.safetensors").is_file():
-        _teach_to_read(state, tokenizer, data)
+    _teach_to_read(state, run / "reader.safetensors", tokenizer, data)
     rows = _rows(state, split, bank, data, tokenizer)
     state.resume(run / "last.safetensors")
     rows.steps = range(state.step_number, settings.steps)
@@ -263,13 +262,17 @@ def train_students(settings: StudentSettings, source: Source, encoder: Path, run
             sums.clear()
 
 
-def _teach_to_read(state: StudentRun, tokenizer: Tokenizer, data: Path) -> None:
+def _teach_to_read(state: StudentRun, kept: Path, tokenizer: Tokenizer, data: Path) -> None:
+    """Give every student that reads a text encoder that can; `kept` holds it for the next time."""
     readers = [student for student in state.everyone() if "text_ids" in student.fusion.reads]
-    if readers:
-        pairs, settings = _pairs(data), state.settings
-        text = read_first(state.first.config, pairs, tokenizer, settings.reading_steps, settings.seed)
-        for student in readers:
-            student.fusion.get_submodule("text").load_state_dict(text.state_dict())
+    if not readers:
+        return
+    if not kept.is_file():
+        settings = state.settings
+        text = read_first(state.first.config, _pairs(data), tokenizer, settings.reading_steps, settings.seed)
+        save_checkpoint(kept, dict(text.state_dict()), {"steps": settings.reading_steps, "seed": settings.seed})
+    for student in readers:
+        student.fusion.get_submodule("text").load_state_dict(read_checkpoint(kept)[0])
 
 
 def _pairs(data: Path) -> ConstructedPairs:

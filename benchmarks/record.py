@@ -45,6 +45,7 @@ COMMANDS = {
     "robustness": Recorded("python benchmarks/robustness.py", needs_data=True),
     "early-answers": Recorded("python benchmarks/early_answers.py", needs_data=True),
     "evaluate": Recorded("python -m train.evaluate mdat-int8 --out benchmarks/results/mdat-int8.json", needs_data=True),
+    "compare": Recorded("python benchmarks/compare_models.py"),
     "int8": Recorded("python benchmarks/int8.py"),
     "streams": Recorded("python benchmarks/streams.py", needs_data=True),
     "serve": Recorded("python benchmarks/serve.py", needs_data=True),

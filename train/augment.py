@@ -103,9 +103,11 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> Wave
 def non_speech(samples: int, augmenter: Augmenter, rng: np.random.Generator) -> Wave:
     """Return sound that is nobody's speech: noise, tones, chords, hum, clicks or near-silence."""
     kind = rng.random()
-    if kind < 0.6:
-        return augmenter.noise(samples, rng)
-    if kind < 0.85:
+    if kind < 0.7:
+        # Faster or slower: few barks and sneezes were recorded, and others of them have other pitches.
+        factor = float(np.exp(rng.uniform(-0.4, 0.4)))
+        return np.resize(change_speed(augmenter.noise(int(samples * factor) + 1, rng), factor), samples)
+    if kind < 0.9:
         return _chords(samples, rng)
     clicks = (rng.random(samples) < rng.uniform(1e-4, 2e-3)).astype(np.float32)
     return (clicks + 1e-3 * coloured_noise(samples, 1.0, rng)).astype(np.float32)

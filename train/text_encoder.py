@@ -212,14 +212,23 @@ def _batches(split: _Encoded, settings: TextEncoderSettings, rng: np.random.Gene
     return [batches[place] for place in rng.permutation(len(batches))]
 
 
-def _loss(four: Tensor, fine: Tensor, emotion: Tensor, labels: Tensor, priors: Tensor) -> Tensor:
+def reading_loss(four: Tensor, fine: Tensor, emotion: Tensor, labels: Tensor, priors: Tensor) -> Tensor:
+    """Return the loss of logits (P, B, 4) and (P, B, labels), P ways of pooling.
+
+    Args:
+        four: Logits of the four classes.
+        fine: Logits of the fine labels.
+        emotion: (B,) class indices, -1 where a sentence is none of the four.
+        labels: (B, labels) of zeros and ones.
+        priors: (4,) logarithms of the classes' shares.
+    """
     # Logits are taught on top of the log priors and read without them: what remains is fair to every class, as UA is.
     fine_loss = nn.functional.binary_cross_entropy_with_logits(fine, labels.expand_as(fine)) * labels.shape[-1] / 4
     known = emotion >= 0
     if not bool(known.any()):
         return fine_loss
     logits = (four[:, known] + priors).flatten(0, 1)
-    return fine_loss + nn.functional.cross_entropy(logits, emotion[known].repeat(2))
+    return fine_loss + nn.functional.cross_entropy(logits, emotion[known].repeat(len(four)))
 
 
 @torch.no_grad()
@@ -253,7 +262,7 @@ def train_reader(
         losses = []
         for places in tqdm(_batches(train, settings, rng), desc=f"epoch {epoch}", mininterval=5):
             four, fine = reader(*train.batch(places))
-            loss = _loss(four, fine, train.emotion[places], train.fine[places], priors)
+            loss = reading_loss(four, fine, train.emotion[places], train.fine[places], priors)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(reader.parameters(), 1.0)

@@ -80,7 +80,7 @@ class StudentSettings:
     average_decay: float = 0.998
     precision: str = "bfloat16"
     """As in the first stage."""
-    reading_steps: int = 6000
+    reading_steps: int = 5000
     """Batches of sentences that the text encoders learn from before."""
     label_smoothing: float = 0.05
     taught: float = 0.5

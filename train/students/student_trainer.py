@@ -46,6 +46,7 @@ from train.students.word_reader import read_first
 from train.systems.hump_cat import am_logits
 from train.teacher import FrameTeacher
 from train.text import ConstructedPairs, read_sentences, train_tokenizer
+from train.text_encoder import read_labelled
 
 CHANCES = Chances(speed=0.0, room=0.3, noise=0.4, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
 NEUTRAL = FOUR_CLASSES.index("neutral")
@@ -269,10 +270,15 @@ def _teach_to_read(state: StudentRun, kept: Path, tokenizer: Tokenizer, data: Pa
         return
     if not kept.is_file():
         settings = state.settings
-        text = read_first(state.first.config, _pairs(data), tokenizer, settings.reading_steps, settings.seed)
-        save_checkpoint(kept, dict(text.state_dict()), {"steps": settings.reading_steps, "seed": settings.seed})
+        sentences = [s for s in read_labelled(data / "text" / "goemotions.csv.gz") if s.split == "train"]
+        reading = read_first(state.first.config, sentences, tokenizer, settings.reading_steps, settings.seed)
+        about = {"steps": settings.reading_steps, "seed": settings.seed}
+        save_checkpoint(kept, dict(reading.text.state_dict()), about)
     for student in readers:
-        student.fusion.get_submodule("text").load_state_dict(read_checkpoint(kept)[0])
+        text = student.fusion.get_submodule("text")
+        text.load_state_dict(read_checkpoint(kept)[0])
+        # Of the few sentences that come with clips it would learn each by heart.
+        text.requires_grad_(False)
 
 
 def _pairs(data: Path) -> ConstructedPairs:

@@ -65,13 +65,13 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text").mkdir()
     words = {"angry": "hate this", "happy": "love it", "neutral": "the table", "sad": "miss you"}
     sentences = [
-        {"split": split, "text": f"{words[emotion]} number {place}", "emotion4": emotion}
+        {"split": split, "text": f"{words[emotion]} number {place}", "emotions": emotion, "emotion4": emotion}
         for split in ("train", "dev", "test")
         for emotion in EMOTIONS
         for place in range(10)
     ]
     with gzip.open(folder / "text" / "goemotions.csv.gz", "wt", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["split", "text", "emotion4"])
+        writer = csv.DictWriter(file, ["split", "text", "emotions", "emotion4"])
         writer.writeheader()
         writer.writerows(sentences)
     return folder

@@ -16,7 +16,7 @@ from train.students.keep import read_student
 FOLDER = Path(__file__).parent / "checkpoints"
 MAX_BYTES = 8_000_000
 _SHARED = ("encoder.safetensors", "tokenizer.json")
-_TO_GO_ON = "last.safetensors"
+_TO_GO_ON = ("last.safetensors", "reader.safetensors")
 
 
 def keep(run: Path, folder: Path) -> Path:
@@ -25,7 +25,7 @@ def keep(run: Path, folder: Path) -> Path:
     Raises:
         ConfigError: The run has no student, or a file of it is missing, does not fit or is too large to commit.
     """
-    students = [path for path in sorted(run.glob("*.safetensors")) if path.name not in (*_SHARED, _TO_GO_ON)]
+    students = [path for path in sorted(run.glob("*.safetensors")) if path.name not in (*_SHARED, *_TO_GO_ON)]
     if not students:
         raise ConfigError(f"{run} holds no student; train some: python -m train.distill --help")
     tiers = {str(read_student(path)[1]["tier"]) for path in students}

@@ -30,6 +30,7 @@ class _Answered:
     span: Span
     heard: Heard
     revision: int
+    clear: bool
 
 
 class Answering:
@@ -78,7 +79,8 @@ class Answering:
         judgement, _ = self._recognizer.listen(utterance.samples, voice=self.voice, risk=self._risk, update_voice=False)
         if _rejection(utterance, judgement) is not None:
             return []
-        event = judgement.event(self._span(utterance), self._recognizer.model, final=False, revision=self._revision)
+        told = judgement if utterance.clear else judgement.doubted()
+        event = told.event(self._span(utterance), self._recognizer.model, final=False, revision=self._revision)
         self._revision += 1
         return [event]
 
@@ -94,10 +96,11 @@ class Answering:
         reason = _rejection(utterance, judgement)
         if reason is not None:
             return Rejected(span.utterance, span.start_s, span.end_s, reason)
-        self._answered[span.utterance] = _Answered(span, heard, self._revision)
+        self._answered[span.utterance] = _Answered(span, heard, self._revision, utterance.clear)
         if len(self._answered) > REVISABLE:
             self._answered.popitem(last=False)
-        return judgement.event(span, self._recognizer.model, revision=self._revision)
+        told = judgement if utterance.clear else judgement.doubted()
+        return told.event(span, self._recognizer.model, revision=self._revision)
 
     def skip(self, decision: Decision) -> None:
         """Count what is told to nobody, because the answer before it failed."""
@@ -116,9 +119,10 @@ class Answering:
         judgement, heard = self._recognizer.judge_again(
             answered.heard, transcript=transcript, voice=voice, risk=self._risk
         )
-        again = _Answered(answered.span, heard, answered.revision + 1)
+        again = _Answered(answered.span, heard, answered.revision + 1, answered.clear)
         self._answered[number] = again
-        return judgement.event(again.span, self._recognizer.model, revision=again.revision)
+        told = judgement if again.clear else judgement.doubted()
+        return told.event(again.span, self._recognizer.model, revision=again.revision)
 
     def _recall(self, number: int) -> _Answered:
         if not isinstance(number, int):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_ser.events import Emotion
 
@@ -44,6 +44,11 @@ class Judgement:
     """Milliseconds from samples to answer."""
     rejection: str | None
     """`too_short`, `too_quiet`, `clipped`, or None for an utterance that can be judged."""
+
+    def doubted(self, *, everything_possible: bool = False) -> Judgement:
+        """Return the same, uncertain; with every label for a candidate where no speech was heard."""
+        ranked = tuple(sorted(self.probabilities, key=lambda label: -self.probabilities[label]))
+        return replace(self, uncertain=True, candidates=ranked if everything_possible else self.candidates)
 
     def event(self, span: Span, model: str, *, final: bool = True, revision: int = 0) -> Emotion:
         """Return the event that says so.

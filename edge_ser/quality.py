@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from edge_ser.audio import SAMPLE_RATE_HZ
 _QUIET_DBFS = -75.0
 _CLIPPED_LEVEL = 0.999
 _CLIPPED_SHARE = 0.2
+_SPEECH_PROBABILITY = 0.5
 _MIN_SPEECH_S = 0.09
 """Three of the detector's frames: a short word, and more than a click."""
 
@@ -31,13 +34,31 @@ def rejection(utterance: NDArray[np.float32], min_duration_s: float) -> str | No
     return None
 
 
-def holds_speech(samples: NDArray[np.float32]) -> bool:
-    """Return whether a speech detector hears at least a short word.
+class Speech(Enum):
+    """What a speech detector makes of a recording."""
+
+    NONE = 0
+    """Not even a short word."""
+    UNCLEAR = 1
+    """Some, but nowhere sure enough for a certain answer."""
+    CLEAR = 2
+    """Enough for a certain answer."""
+
+
+def speech_in(samples: NDArray[np.float32]) -> Speech:
+    """Return whether a speech detector hears speech, by the bounds of a stream.
 
     Args:
         samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
     """
     # Late, so that judging what a stream has found already needs no speech detection.
-    from edge_ser.vad import open_detector, speech_s
+    from edge_ser.segmenter_options import SegmenterOptions
+    from edge_ser.vad import open_detector, speech_probabilities, surest_mean
 
-    return speech_s(samples, open_detector("silero")) >= _MIN_SPEECH_S
+    detector, options = open_detector("silero"), SegmenterOptions()
+    frames_per_s = SAMPLE_RATE_HZ / detector.frame_samples
+    probabilities = speech_probabilities(samples, detector)
+    if sum(value >= _SPEECH_PROBABILITY for value in probabilities) < _MIN_SPEECH_S * frames_per_s:
+        return Speech.NONE
+    sure = surest_mean(probabilities, int(options.min_speech_s * frames_per_s)) >= options.certain_probability
+    return Speech.CLEAR if sure else Speech.UNCLEAR

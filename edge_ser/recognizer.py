@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from edge_ser.errors import AudioFormatError
 from edge_ser.events import Emotion
 from edge_ser.hearing import Heard, Hearing
 from edge_ser.judgement import Judgement, Span
-from edge_ser.quality import holds_speech, rejection
+from edge_ser.quality import Speech, rejection, speech_in
 from edge_ser.voice import VoiceProfile
 
 if TYPE_CHECKING:
@@ -125,11 +124,11 @@ class EmotionRecognizer:
         mono = resampled(mixed_to_mono(samples), sample_rate_hz)
         if mono.size == 0:
             raise AudioFormatError("got no samples; need at least one; check that the recording is not empty")
-        spoken = holds_speech(mono)
+        speech = speech_in(mono)
+        spoken = speech is not Speech.NONE
         judgement = self.judge(mono, transcript=transcript, voice=voice, risk=risk, update_voice=spoken)
-        if not spoken:
-            by_probability = sorted(judgement.probabilities, key=lambda label: -judgement.probabilities[label])
-            judgement = replace(judgement, uncertain=True, candidates=tuple(by_probability))
+        if speech is not Speech.CLEAR:
+            judgement = judgement.doubted(everything_possible=not spoken)
         return judgement.event(Span(1, 0.0, mono.size / SAMPLE_RATE_HZ), self.model)
 
     def judge(

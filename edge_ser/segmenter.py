@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.segmenter_options import SegmenterOptions
+from edge_ser.vad import SpeechDetector, speech_probabilities, surest_mean
 
 _QUIET_WINDOW_SAMPLES = 512  # 32 ms: about the shortest pause between two words
 _QUIET_HOP_SAMPLES = 64
@@ -38,6 +39,8 @@ class Utterance:
     """True if there is too little speech in it to be judged."""
     doubtful: bool = False
     """True if the detector was nowhere sure that it is speech."""
+    clear: bool = True
+    """False if it was nowhere sure enough for a certain answer, though this may be speech."""
 
     @property
     def end_sample(self) -> int:
@@ -84,6 +87,7 @@ class Segmenter:
         self._post_roll = _samples(options.post_roll_s)
         self._min_speech = _samples(options.min_speech_s)
         self._sure_probability = options.sure_probability
+        self._certain_probability = options.certain_probability
         self._max_utterance = _samples(options.max_utterance_s)
         self._cut_search = _samples(options.cut_search_s)
         self._held: deque[_Frame] = deque()
@@ -190,22 +194,22 @@ class Segmenter:
 
     def _utterance(self, start: int, frames: Collection[_Frame]) -> Utterance:
         speech_samples = _speech_samples(frames)
+        # The little that is left after a cut tells nothing.
+        surest = self._surest(frames) if speech_samples >= self._min_speech else 1.0
         return Utterance(
             start_sample=start,
             samples=np.concatenate([frame.samples for frame in frames]),
             speech_samples=speech_samples,
             # What follows a cut is the end of long speech, however little of it is left.
             too_short=speech_samples < self._min_speech and not self._is_continued,
-            # The little that is left after a cut tells nothing.
-            doubtful=speech_samples >= self._min_speech and self._surest(frames) < self._sure_probability,
+            doubtful=surest < self._sure_probability,
+            clear=surest >= self._certain_probability,
         )
 
     def _surest(self, frames: Collection[_Frame]) -> float:
         """Return the mean probability of the surest frames, as many as make the least speech."""
         largest = max(frame.samples.size for frame in frames)
-        count = max(1, self._min_speech // largest)
-        probabilities = sorted((frame.probability for frame in frames), reverse=True)[:count]
-        return sum(probabilities) / len(probabilities)
+        return surest_mean([frame.probability for frame in frames], self._min_speech // largest)
 
     def _settle_silence(self, keep_samples: int) -> list[Decision]:
         excess = self.undecided_samples - keep_samples
@@ -227,6 +231,21 @@ class Segmenter:
             taken.append(frame)
             samples -= frame.samples.size
         return taken
+
+
+def utterances_in(samples: NDArray[np.float32], detector: SpeechDetector) -> list[Utterance]:
+    """Return what a stream would judge in a whole recording.
+
+    Args:
+        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
+        detector: A fresh detector; it is used up.
+    """
+    segmenter, size = Segmenter(), detector.frame_samples
+    decisions: list[Decision] = []
+    for start, probability in zip(range(0, samples.size, size), speech_probabilities(samples, detector), strict=True):
+        decisions += segmenter.push(samples[start : start + size], probability)
+    decisions += segmenter.finish()
+    return [decision for decision in decisions if isinstance(decision, Utterance) and not decision.too_short]
 
 
 def _speech_samples(frames: Collection[_Frame]) -> int:

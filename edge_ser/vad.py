@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.errors import ConfigError
-
-_SPEECH_PROBABILITY = 0.5
 
 # Silero networks whose detectors are gone. Each holds 3 MB, and where many come and go the C library never gives all of
 # it back: 90 streams, half of them exchanged three times, grew from 380 to 680 MB.
@@ -58,8 +56,8 @@ def open_detector(name: str) -> SpeechDetector:
     raise ConfigError(f"got no speech detector named {name!r}; need one of: {', '.join(DETECTORS)}; try --vad silero")
 
 
-def speech_s(samples: NDArray[np.float32], detector: SpeechDetector) -> float:
-    """Return the seconds of a whole recording that a detector takes for speech.
+def speech_probabilities(samples: NDArray[np.float32], detector: SpeechDetector) -> list[float]:
+    """Return what a detector says to each frame of a whole recording, in [0, 1]; the last one is padded with zeros.
 
     Args:
         samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
@@ -67,8 +65,13 @@ def speech_s(samples: NDArray[np.float32], detector: SpeechDetector) -> float:
     """
     size = detector.frame_samples
     frames = (samples[start : start + size] for start in range(0, samples.size, size))
-    heard = sum(detector(np.pad(frame, (0, size - frame.size))) >= _SPEECH_PROBABILITY for frame in frames)
-    return heard * size / SAMPLE_RATE_HZ
+    return [detector(np.pad(frame, (0, size - frame.size))) for frame in frames]
+
+
+def surest_mean(probabilities: Sequence[float], count: int) -> float:
+    """Return the mean of the `count` largest probabilities, at least one; 0 where there are none."""
+    largest = sorted(probabilities, reverse=True)[: max(1, count)]
+    return sum(largest) / len(largest) if largest else 0.0
 
 
 class LevelControl:

@@ -30,8 +30,9 @@ def fit_calibration(
     Args:
         logits: (clips, labels).
         truth: (clips,) label indices.
-        noise_logits: By sound that is nobody's speech, (utterances, labels) of what a stream finds in it; mostly
-            (0, labels), since speech detection hears nothing.
+        noise_logits: By sound that is nobody's speech, (utterances, labels) of what a stream takes for clear speech in
+            it; mostly (0, labels), since speech detection hears nothing. What it does not take for clear is never
+            certain, whatever the model says.
     """
     temperature = fit_temperature(logits, truth)
     plain = Calibration(temperature, DEFAULT_RISK, ())

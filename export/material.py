@@ -17,10 +17,11 @@ from edge_ser.backends import open_backend
 from edge_ser.bundle import Bundle
 from edge_ser.corpus import Clip, list_sounds, read_manifest
 from edge_ser.errors import ConfigError
-from edge_ser.events import Emotion
 from edge_ser.frontend import FrontEnd
 from edge_ser.recognizer import EmotionRecognizer
+from edge_ser.segmenter import utterances_in
 from edge_ser.sources import read_samples
+from edge_ser.vad import open_detector
 from edge_ser.voice import VoiceProfile
 from export.receipt import Inputs
 
@@ -50,7 +51,7 @@ class Material:
     speakers: NDArray[np.str_]
     """Their speakers."""
     noise: list[list[Inputs]]
-    """By sound that is nobody's speech: what a stream takes for utterances in it."""
+    """By sound that is nobody's speech: what a stream takes for clear speech in it."""
 
     @property
     def both_truths(self) -> NDArray[np.int64]:
@@ -132,11 +133,9 @@ class _Source:
         return cold, warm
 
     def mistaken(self, path: Path) -> list[Inputs]:
-        """Return what a stream takes for utterances in a sound; in most it hears none."""
-        samples, stream = read_samples(path), self._recognizer.stream()
-        events = [event for event in [*stream.push(samples), *stream.finish()] if isinstance(event, Emotion)]
-        bounds = [(round(e.start_s * SAMPLE_RATE_HZ), round(e.end_s * SAMPLE_RATE_HZ)) for e in events]
-        return [self._front_end.inputs(samples[start:end]) for start, end in bounds]
+        """Return what a stream takes for clear speech in a sound; in most it hears none."""
+        heard = utterances_in(read_samples(path), open_detector("silero"))
+        return [self._front_end.inputs(utterance.samples) for utterance in heard if utterance.clear]
 
 
 def progress(items: Sequence[Item], unit: str) -> Iterable[Item]:

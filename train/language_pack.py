@@ -19,15 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ser.backends import open_backend
 from edge_ser.bundle import Bundle, find_bundle
 from edge_ser.cli.options import positive_int
 from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds, read_manifest
 from edge_ser.errors import ConfigError, EdgeSerError
-from edge_ser.events import Emotion
-from edge_ser.recognizer import EmotionRecognizer
+from edge_ser.segmenter import utterances_in
 from edge_ser.shots import list_shots
 from edge_ser.sources import read_samples
+from edge_ser.vad import open_detector
 from train.augment import Augmenter, non_speech
 from train.data import data_folder, read_sounds
 from train.students.keep import read_student
@@ -100,18 +99,13 @@ def noises(data: Path | None, seed: int = 0) -> list[Wave]:
     return [non_speech(int(_NOISE_S * SAMPLE_RATE_HZ), augmenter, rng) for _ in range(_NOISES)]
 
 
-def mistaken(base: Bundle, data: Path | None) -> list[Wave]:
-    """Return what a stream takes for utterances in the calibration side's sounds; in most it hears none."""
+def mistaken(data: Path | None) -> list[Wave]:
+    """Return what a stream takes for clear speech in the calibration side's sounds; in most it hears none."""
     if data is None or not _has_noise(data):
         return []
-    recognizer, found = EmotionRecognizer(base, open_backend(base, "cpu", threads=1)), []
-    for path in list_sounds(data / "noise" / "noise.csv", "calibration"):
-        samples, stream = read_samples(path), recognizer.stream()
-        for event in [*stream.push(samples), *stream.finish()]:
-            if isinstance(event, Emotion):
-                start, end = (round(at_s * SAMPLE_RATE_HZ) for at_s in (event.start_s, event.end_s))
-                found.append(samples[start:end])
-    return found
+    sounds = (read_samples(path) for path in list_sounds(data / "noise" / "noise.csv", "calibration"))
+    heard = [utterance for sound in sounds for utterance in utterances_in(sound, open_detector("silero"))]
+    return [utterance.samples for utterance in heard if utterance.clear]
 
 
 def teach(options: argparse.Namespace) -> str:
@@ -134,7 +128,7 @@ def teach(options: argparse.Namespace) -> str:
             "clips, or more speakers"
         )
     pack = learn_pack(student, joined(heard, noise), PackSettings())
-    sounds = mistaken(base, data)
+    sounds = mistaken(data)
     confused = logits_of(student, listen_to_noise(student, sounds), pack, FRESH) if sounds else None
     return _told(write_pack_bundle(options.out, base, pack, trials, clips, confused), trials, gain)
 

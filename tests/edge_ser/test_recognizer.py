@@ -16,6 +16,7 @@ import edge_ser
 from edge_ser.backends import open_backend
 from edge_ser.bundle import Bundle
 from edge_ser.errors import AudioFormatError, BackendUnavailableError, BundleError, ConfigError
+from edge_ser.quality import Speech
 from edge_ser.recognizer import EmotionRecognizer, Judgement, load
 from edge_ser.testing import EMBEDDING_SIZE, FakeBackend, write_tiny_bundle
 from edge_ser.voice import VoiceProfile
@@ -40,7 +41,7 @@ def recognizer(folder: Path) -> EmotionRecognizer:
 def taken_for_speech(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let noise pass for speech, which is what these tests judge, unless a test asks for `real_speech_detection`."""
     if "real_speech_detection" not in request.fixturenames:
-        monkeypatch.setattr("edge_ser.recognizer.holds_speech", lambda samples: True)
+        monkeypatch.setattr("edge_ser.recognizer.speech_in", lambda samples: Speech.CLEAR)
 
 
 @pytest.fixture
@@ -222,6 +223,17 @@ def answer(
 
 def test_a_fresh_voice_gives_what_no_voice_gives(recognizer: EmotionRecognizer) -> None:
     assert timeless(recognizer.judge(noise(1), voice=VoiceProfile())) == timeless(recognizer.judge(noise(1)))
+
+
+@pytest.mark.parametrize("speech", list(Speech))
+def test_an_answer_is_certain_only_about_clear_speech(
+    folder: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_ser.recognizer.speech_in", lambda samples: speech)
+    sure = EmotionRecognizer(Bundle.open(folder), FakeBackend(answer([9.0, 0.0, 0.0, 0.0])))
+    event = sure.recognize(noise(1))
+    assert event.uncertain == (speech is not Speech.CLEAR)
+    assert len(event.candidates) == (len(event.probabilities) if speech is Speech.NONE else 1)
 
 
 @pytest.mark.usefixtures("real_speech_detection")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_ser.errors import ConfigError
-from edge_ser.segmenter import Decision, Segmenter, Silence, SpeechOnset, Utterance
+from edge_ser.segmenter import Decision, Segmenter, Silence, SpeechOnset, Utterance, utterances_in
 from edge_ser.segmenter_options import SegmenterOptions
 
 RATE_HZ = 16_000
@@ -50,6 +52,28 @@ def test_an_utterance_is_doubtful_if_its_surest_quarter_second_is():
     for doubtful, speech in cases.items():
         decisions, _, _ = run(silence * 20 + speech + silence * 40)
         assert [utterance.doubtful for utterance in utterances_of(decisions)] == [doubtful]
+
+
+def test_an_utterance_is_clear_if_its_surest_quarter_second_is():
+    clear, unclear, silence = [0.99], [0.9], [0.0]
+    cases = {False: unclear * 20 + clear * 2, True: unclear * 20 + clear * 8}
+    for is_clear, speech in cases.items():
+        decisions, _, samples = run(silence * 20 + speech + silence * 40, options=SegmenterOptions())
+        assert [utterance.clear for utterance in utterances_of(decisions)] == [is_clear]
+        script = iter(silence * 20 + speech + silence * 40)
+
+        class Detector:
+            frame_samples = 512
+
+            def __call__(self, frame: np.ndarray, script: Iterator[float] = script) -> float:
+                return next(script)
+
+            def reset(self) -> None: ...
+
+        whole = utterances_in(samples, Detector())
+        assert [(u.start_sample, u.samples.size, u.clear) for u in whole] == [
+            (u.start_sample, u.samples.size, u.clear) for u in utterances_of(decisions)
+        ]
 
 
 def test_looking_at_the_open_utterance_decides_nothing():

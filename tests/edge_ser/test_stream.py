@@ -265,6 +265,21 @@ def test_the_doubt_of_one_of_them_loses_no_word(recognizer, detector):
     assert len(of_type(events, Emotion)) == 1
 
 
+@pytest.mark.parametrize("surest", [0.93, 0.97])
+def test_an_answer_is_certain_only_where_the_detector_is_sure_too(surest):
+    class SurerDetector(ScriptedDetector):
+        def __call__(self, frame):
+            return min(super().__call__(frame), surest)
+
+    sure = FakeRecognizer(uncertain=False)
+    stream = new_stream(sure, detector=SurerDetector(), options=SegmenterOptions(), partials=True)
+    events = stream.push(scripted_audio([(True, 2.0), (False, 1.0)]))
+    answers = [*of_type(events, Emotion), stream.revise(1, transcript="really")]
+    assert len(answers) >= 3
+    assert {answer.uncertain for answer in answers} == {surest < 0.95}
+    assert all(answer.emotion in answer.candidates for answer in answers)
+
+
 def test_the_risk_reaches_the_model():
     recognizer = FakeRecognizer()
     whole(new_stream(recognizer, risk=0.05), scripted_audio([(True, 1.0)]))

@@ -141,7 +141,7 @@ def _receipt(
 
 def _score(trial: Trial, material: Material) -> dict[str, Any]:
     truth, logits = material.truth, trial.cold
-    probabilities = fit_calibration(logits, truth, []).probabilities(logits)
+    probabilities = fit_calibration([logits], truth, []).probabilities(logits)
     low, high = bootstrap_interval(ua, [truth, logits])
     low_ece, high_ece = bootstrap_interval(expected_calibration_error, [probabilities, truth])
     return {
@@ -161,9 +161,9 @@ def _speed_example(material: Material) -> Inputs:
 
 
 def _write(bundle: Bundle, out: Path, graph: Path, receipt: dict[str, Any], material: Material, trial: Trial) -> None:
-    # A stream is cold once and warm from then on: the thresholds must hold in both states.
+    # A stream is cold once and warm from then on: the thresholds hold in both states.
     noise = [all_logits(graph, sounds) for sounds in material.noise]
-    calibration = fit_calibration(trial.both, material.both_truths, noise)
+    calibration = fit_calibration([trial.cold, trial.warm], material.truth, noise)
     manifest = replace(bundle.manifest, name=f"{bundle.manifest.name}-int8", precision="int8", calibration=calibration)
     files: dict[str, bytes | Path] = {
         "model.onnx": graph,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import TYPE_CHECKING
 
 from edge_ser.cli.options import Commands
@@ -13,7 +14,7 @@ from edge_ser.cli.text import report
 if TYPE_CHECKING:
     from edge_ser.bundle import Bundle
 
-_HEAD = ("NAME", "SYSTEM", "PRECISION", "SIZE", "LABELS")
+_HEAD = ("NAME", "SYSTEM", "PRECISION", "SIZE", "LABELS", "LICENCE")
 
 
 def add_parser(commands: Commands) -> None:
@@ -47,7 +48,9 @@ def _row(bundle: Bundle) -> tuple[str, ...]:
     manifest = bundle.manifest
     size = size_bytes(bundle)
     size_text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-    return manifest.name, manifest.system, manifest.precision, size_text, " ".join(manifest.labels)
+    # What follows a comma or semicolon is in full in `models NAME`.
+    licence = re.split("[,;]", manifest.licence)[0]
+    return manifest.name, manifest.system, manifest.precision, size_text, " ".join(manifest.labels), licence
 
 
 def size_bytes(bundle: Bundle) -> int:

@@ -53,7 +53,6 @@ COMMANDS = {
     "adapt": Recorded("python benchmarks/adapt.py", needs_data=True),
     "adapters": Recorded("python benchmarks/adapters.py", only_by_name=True),
     "true-size": Recorded("python benchmarks/true_size_export.py", only_by_name=True),
-    "true-size-mdat": Recorded("python benchmarks/true_size_export.py --system mdat", only_by_name=True),
     "workshop-epoch": Recorded("python benchmarks/workshop_epoch.py"),
 }
 

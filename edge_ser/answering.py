@@ -11,6 +11,7 @@ from edge_ser.errors import ConfigError
 from edge_ser.events import Emotion, Rejected, SpeechStarted
 from edge_ser.hearing import Heard
 from edge_ser.judgement import Judgement, Span
+from edge_ser.quality import Speech, speech_in
 from edge_ser.segmenter import Decision, SpeechOnset, Utterance
 from edge_ser.voice import VoiceProfile
 
@@ -22,6 +23,8 @@ EARLY_STEP_S = 0.8
 REVISABLE = 32
 """Latest utterances with an emotion that can be revised."""
 
+_SURE = 0.9
+"""Confidence from which an utterance is answered though the detector is not sure that it is speech."""
 _EARLY_STEP_SAMPLES = round(EARLY_STEP_S * SAMPLE_RATE_HZ)
 
 
@@ -36,8 +39,16 @@ class _Answered:
 class Answering:
     """Numbers the utterances of one stream and answers for each; samples and their account are the stream's."""
 
-    def __init__(self, recognizer: EmotionRecognizer, voice: VoiceProfile, risk: float | None):
-        """Answer with a recognizer, for a voice that may be changed between two calls."""
+    def __init__(self, recognizer: EmotionRecognizer, voice: VoiceProfile, risk: float | None, *, graded: bool = True):
+        """Answer with a recognizer, for a voice that may be changed between two calls.
+
+        Args:
+            recognizer: Judges the utterances.
+            voice: The speaker's profile.
+            risk: As `Stream` takes it.
+            graded: Whether the detector that finds utterances tells how sure it is; else silero hears them again.
+        """
+        self._graded = graded
         self.voice = voice
         self._recognizer = recognizer
         self._risk = risk
@@ -79,7 +90,7 @@ class Answering:
         judgement, _ = self._recognizer.listen(utterance.samples, voice=self.voice, risk=self._risk, update_voice=False)
         if _rejection(utterance, judgement) is not None:
             return []
-        told = judgement if utterance.clear else judgement.doubted()
+        told = judgement if self._is_clear(utterance) else judgement.doubted()
         event = told.event(self._span(utterance), self._recognizer.model, final=False, revision=self._revision)
         self._revision += 1
         return [event]
@@ -96,10 +107,11 @@ class Answering:
         reason = _rejection(utterance, judgement)
         if reason is not None:
             return Rejected(span.utterance, span.start_s, span.end_s, reason)
-        self._answered[span.utterance] = _Answered(span, heard, self._revision, utterance.clear)
+        clear = self._is_clear(utterance)
+        self._answered[span.utterance] = _Answered(span, heard, self._revision, clear)
         if len(self._answered) > REVISABLE:
             self._answered.popitem(last=False)
-        told = judgement if utterance.clear else judgement.doubted()
+        told = judgement if clear else judgement.doubted()
         return told.event(span, self._recognizer.model, revision=self._revision)
 
     def skip(self, decision: Decision) -> None:
@@ -141,12 +153,15 @@ class Answering:
             )
         raise ConfigError(f"utterance {number} was rejected; need one with an emotion; pass that of an `emotion` event")
 
+    def _is_clear(self, utterance: Utterance) -> bool:
+        return utterance.clear and (self._graded or speech_in(utterance.samples) is Speech.CLEAR)
+
     def _span(self, utterance: Utterance) -> Span:
         return Span(self._utterances, utterance.start_sample / SAMPLE_RATE_HZ, utterance.end_sample / SAMPLE_RATE_HZ)
 
 
 def _rejection(utterance: Utterance, judgement: Judgement) -> str | None:
-    if judgement.rejection is None and utterance.doubtful and judgement.uncertain:
+    if judgement.rejection is None and utterance.doubtful and (judgement.uncertain or judgement.confidence < _SURE):
         # Two witnesses: where the model is sure of an emotion, the detector's doubt is not enough to lose a word.
         return "not_speech"
     return judgement.rejection

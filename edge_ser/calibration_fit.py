@@ -50,8 +50,8 @@ def risk_rows(
         probabilities: (clips, labels) of clips that were not learnt from.
         truth: (clips,) label indices.
         floor: Probability that sounds which are no speech stay below.
-        caution: Standard errors that the share of wrong answers must stay below the risk by (Wilson's bound; 1.64 keeps
-            the promise on new clips of such speakers with 95 % confidence, as Geifman and El-Yaniv 2017 ask for).
+        caution: Standard errors that the share of wrong answers must stay below the risk by (Wilson's bound; 1.64 is a
+            one-sided 95 % for one threshold and independent clips, less for many thresholds and clips of few speakers).
     """
     rows = []
     for risk in RISKS:

@@ -66,7 +66,8 @@ class Emotion(_Event):
     uncertain: bool
     """True if the answer should not be acted on at the chosen risk."""
     candidates: tuple[str, ...]
-    """The labels that cannot be ruled out at the chosen risk, likeliest first."""
+    """The labels that cannot be ruled out at the chosen risk, likeliest first. One alone in an uncertain answer: the
+    model would be certain of it, but no detector was sure that this is speech."""
     attributes: Mapping[str, float] | None
     """Arousal, valence and dominance in [0, 1], or None where the model has none."""
     model: str

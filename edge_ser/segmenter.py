@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
 from edge_ser.segmenter_options import SegmenterOptions
-from edge_ser.vad import SpeechDetector, speech_probabilities, surest_mean
+from edge_ser.vad import SpeechDetector, surest_mean
 
 _QUIET_WINDOW_SAMPLES = 512  # 32 ms: about the shortest pause between two words
 _QUIET_HOP_SAMPLES = 64
@@ -194,16 +194,17 @@ class Segmenter:
 
     def _utterance(self, start: int, frames: Collection[_Frame]) -> Utterance:
         speech_samples = _speech_samples(frames)
-        # The little that is left after a cut tells nothing.
-        surest = self._surest(frames) if speech_samples >= self._min_speech else 1.0
+        is_long = speech_samples >= self._min_speech
+        surest = self._surest(frames)
         return Utterance(
             start_sample=start,
             samples=np.concatenate([frame.samples for frame in frames]),
             speech_samples=speech_samples,
             # What follows a cut is the end of long speech, however little of it is left.
             too_short=speech_samples < self._min_speech and not self._is_continued,
-            doubtful=surest < self._sure_probability,
-            clear=surest >= self._certain_probability,
+            # The little that is left after a cut tells nothing: it is not lost, and not certain.
+            doubtful=is_long and surest < self._sure_probability,
+            clear=is_long and surest >= self._certain_probability,
         )
 
     def _surest(self, frames: Collection[_Frame]) -> float:
@@ -241,11 +242,15 @@ def utterances_in(samples: NDArray[np.float32], detector: SpeechDetector) -> lis
         detector: A fresh detector; it is used up.
     """
     segmenter, size = Segmenter(), detector.frame_samples
-    decisions: list[Decision] = []
-    for start, probability in zip(range(0, samples.size, size), speech_probabilities(samples, detector), strict=True):
-        decisions += segmenter.push(samples[start : start + size], probability)
-    decisions += segmenter.finish()
-    return [decision for decision in decisions if isinstance(decision, Utterance) and not decision.too_short]
+    found: list[Decision] = []
+    for start in range(0, samples.size, size):
+        frame = samples[start : start + size]
+        decisions = segmenter.push(frame, detector(np.pad(frame, (0, size - frame.size))))
+        if not segmenter.is_open and any(isinstance(decision, Utterance) for decision in decisions):
+            detector.reset()  # as a stream does
+        found += decisions
+    found += segmenter.finish()
+    return [decision for decision in found if isinstance(decision, Utterance) and not decision.too_short]
 
 
 def _speech_samples(frames: Collection[_Frame]) -> int:

@@ -17,6 +17,7 @@ from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow
 from edge_ser.ledger import AudioLedger
 from edge_ser.segmenter import Decision, Segmenter, Silence, SpeechOnset, Utterance
 from edge_ser.segmenter_options import SegmenterOptions, options_within
+from edge_ser.vad import is_graded
 from edge_ser.voice import VoiceProfile
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Stream:
             detector: Finds speech; it belongs to this stream from now on.
             voice: The speaker's profile, used and updated; None starts a fresh one.
             partials: Whether to answer while the speaker still talks, too: after 0.8 s of speech, and every 0.8 s.
+                Their risk is not promised: thresholds are fitted on whole utterances.
             risk: How often an answer that is not `uncertain` may be wrong, in (0, 1); None takes the model's default.
             options: When an utterance begins, ends and is cut; None takes defaults that fit the model.
 
@@ -61,7 +63,7 @@ class Stream:
         self._detector = detector
         voice = VoiceProfile() if voice is None else voice
         recognizer.check_voice(voice)
-        self._answering = Answering(recognizer, voice, risk)
+        self._answering = Answering(recognizer, voice, risk, graded=is_graded(detector))
         self._partials = partials
         self._segmenter = Segmenter(options or options_within(recognizer.max_duration_s))
         self._pending: NDArray[np.float32] = np.empty(0, np.float32)

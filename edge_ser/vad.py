@@ -185,6 +185,11 @@ class WebRtcDetector:
         self._answers.clear()
 
 
+def is_graded(detector: SpeechDetector) -> bool:
+    """Return whether a detector's probabilities tell how sure it is: shares of yes and no, as WebRTC's, do not."""
+    return not isinstance(detector, WebRtcDetector)
+
+
 class _WebRtc:
     """The package `webrtcvad` over frames of any size."""
 

@@ -24,10 +24,11 @@ def fit_calibration(
     """Return the calibration for clips whose speakers were not trained on.
 
     Temperature minimises the negative log-likelihood (Guo et al. 2017). For each risk, `min_confidence` is the lowest
-    threshold at which the answers above it are wrong no more often than the risk, in every state of the voice and with
-    95 % confidence, and at most 1 % of sounds that are no speech are answered; `min_probability` is the split-conformal
-    threshold (Sadinle et al. 2019): sets of labels at or above it miss the truth no more often than the risk. A risk
-    that no threshold reaches has no row: an answer at that risk is never certain.
+    threshold at which the answers above it are wrong no more often than the risk, in every state of the voice, by
+    Wilson's one-sided bound of 95 % with the clips taken as independent, and at most 1 % of sounds that are no speech
+    are answered; `min_probability` is the split-conformal threshold (Sadinle et al. 2019): sets of labels at or above
+    it miss the truth no more often than the risk. A risk that no threshold reaches has no row: an answer at that risk
+    is never certain.
 
     Args:
         states: Logits (clips, labels) of the same clips with the voice in different states, such as fresh and known.

@@ -53,11 +53,6 @@ class Material:
     noise: list[list[Inputs]]
     """By sound that is nobody's speech: what a stream takes for clear speech in it."""
 
-    @property
-    def both_truths(self) -> NDArray[np.int64]:
-        """Label indices of the cold clips, then of the warm ones."""
-        return np.tile(self.truth, 2)
-
 
 def data_folder(calibration: Path) -> Path:
     """Return the corpora's folder for itself or for its speech/manifest.csv."""

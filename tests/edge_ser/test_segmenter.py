@@ -76,6 +76,37 @@ def test_an_utterance_is_clear_if_its_surest_quarter_second_is():
         ]
 
 
+def test_what_is_left_after_a_cut_is_neither_lost_nor_certain():
+    segmenter = Segmenter(SegmenterOptions())
+    decisions: list[Decision] = []
+    for probability, count in ((0.0, 20), (0.99, 230), (0.0, 8), (0.99, 5), (0.0, 40)):
+        for _ in range(count):
+            decisions += segmenter.push(np.full(512, 0.1 * probability, np.float32), probability)
+    first, rest = utterances_of(decisions + segmenter.finish())
+    assert first.clear and rest.speech_samples < SegmenterOptions().min_speech_s * RATE_HZ
+    assert not rest.clear and not rest.doubtful and not rest.too_short
+
+
+def test_a_whole_recording_is_cut_as_a_stream_cuts_it():
+    class Tiring:
+        """Is sure of speech only for the first second after a reset."""
+
+        frame_samples = 512
+
+        def __init__(self) -> None:
+            self.heard = 0
+
+        def __call__(self, frame: np.ndarray) -> float:
+            self.heard += 1
+            return 0.9 if self.heard < 32 and np.abs(frame).max() > 0.1 else 0.0
+
+        def reset(self) -> None:
+            self.heard = 0
+
+    samples = np.concatenate([np.ones(16_000), np.zeros(16_000), np.ones(16_000), np.zeros(16_000)]).astype(np.float32)
+    assert len(utterances_in(samples, Tiring())) == 2
+
+
 def test_looking_at_the_open_utterance_decides_nothing():
     probabilities = [0.0] * 12 + [1.0] * 30 + [0.0] * 40
     expected, _, samples = run(probabilities)

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from edge_ser.errors import AudioDeviceError, AudioFormatError, ConfigError
 from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, SpeechStarted, Summary
+from edge_ser.quality import Speech
 from edge_ser.segmenter_options import SegmenterOptions
 from edge_ser.stream import Stream
-from edge_ser.vad import SileroDetector
+from edge_ser.vad import SileroDetector, WebRtcDetector, is_graded
 from edge_ser.voice import VoiceProfile
 from tests.edge_ser.fakes import (
     RATE_HZ,
@@ -278,6 +279,18 @@ def test_an_answer_is_certain_only_where_the_detector_is_sure_too(surest):
     assert len(answers) >= 3
     assert {answer.uncertain for answer in answers} == {surest < 0.95}
     assert all(answer.emotion in answer.candidates for answer in answers)
+
+
+@pytest.mark.parametrize("speech", list(Speech))
+def test_where_a_detector_only_votes_another_is_asked_before_an_answer_is_certain(speech, monkeypatch):
+    monkeypatch.setattr("edge_ser.stream.is_graded", lambda detector: False)
+    monkeypatch.setattr("edge_ser.answering.speech_in", lambda samples: speech)
+    events = whole(new_stream(FakeRecognizer(uncertain=False)), scripted_audio([(True, 1.0), (False, 1.0)]))
+    assert [event.uncertain for event in of_type(events, Emotion)] == [speech is not Speech.CLEAR]
+
+
+def test_only_votes_are_not_graded():
+    assert is_graded(SileroDetector()) and is_graded(ScriptedDetector()) and not is_graded(WebRtcDetector())
 
 
 def test_the_risk_reaches_the_model():

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 pytest.importorskip("onnx", reason="the press needs onnx: pip install -e '.[export]'")
 
 from edge_ser.calibration import Calibration
+from edge_ser.calibration_fit import risk_rows
 from edge_ser.metrics import expected_calibration_error
 from export.calibrate import RISKS, fit_calibration, negative_log_likelihood
 
@@ -60,9 +61,17 @@ def test_the_promise_holds_in_the_worse_state_of_the_voice() -> None:
 def test_few_clips_promise_less_than_many() -> None:
     # The same clips a hundred times over: the same shares of wrong answers, known a hundred times as well.
     logits, truth = overconfident(200, 0)
-    few = fit_calibration([logits], truth, []).row(0.2)
-    many = fit_calibration([np.tile(logits, (100, 1))], np.tile(truth, 100), []).row(0.2)
-    assert many is not None and (few is None or few.min_confidence > many.min_confidence)
+    few = fit_calibration([logits], truth, []).row(0.3)
+    many = fit_calibration([np.tile(logits, (100, 1))], np.tile(truth, 100), []).row(0.3)
+    assert few is not None and many is not None and few.min_confidence > many.min_confidence + 0.02
+
+
+def test_caution_is_wilsons_bound() -> None:
+    # 10 of 100 wrong: Wilson's upper bound at 1.645 standard errors is 0.159 (11 of 101, one imagined: 0.169).
+    probabilities = np.tile([0.9, 0.1], (100, 1))
+    truth = np.array([1] * 10 + [0] * 90)
+    assert [row.risk for row in risk_rows(probabilities, truth, caution=0.0)] == [0.15, 0.2, 0.3]
+    assert [row.risk for row in risk_rows(probabilities, truth, caution=1.645)] == [0.2, 0.3]
 
 
 def test_a_stricter_risk_never_answers_more() -> None:

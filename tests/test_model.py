@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 import edge_ser
 from edge_ser.bundle import bundled_names, find_bundle
+from edge_ser.cli import main
 from edge_ser.corpus import read_manifest
 from edge_ser.events import Emotion
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
@@ -87,6 +90,19 @@ def test_the_recorded_evaluation_is_the_one_in_the_manifest(root: Path) -> None:
         metrics = find_bundle(name).manifest.metrics
         assert metrics == card.read_metrics(root / "benchmarks" / "results" / f"{name}.json", name)
         assert len(json.dumps(metrics)) < 15_000
+
+
+def test_models_are_listed_with_their_licences_and_compared_as_recorded(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "not for commercial use" in lines["mdat-research-int8"]
+    assert lines["mdat-int8"].endswith("Apache-2.0")
+    command = [sys.executable, "benchmarks/compare_models.py"]
+    printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert printed == (root / "benchmarks" / "results" / "compare.txt").read_text(encoding="utf-8")
+    assert all(name in printed for name in bundled_names())
 
 
 def test_level_and_rate_of_the_recording_do_not_change_the_answer(recognizer: EmotionRecognizer, example: Wave) -> None:

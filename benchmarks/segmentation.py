@@ -144,13 +144,15 @@ def hear(stream: Stream, samples: Wave) -> list[Piece]:
     continues = False
     for start in range(0, samples.size, CHUNK):
         known = min(start + CHUNK, samples.size)
-        for event in stream.push(samples[start:known]):
+        events = stream.push(samples[start:known])
+        if known == samples.size:
+            events += stream.finish()[:-1]
+        for event in events:
             if isinstance(event, edge_ser.SpeechStarted):
                 # A cut and the start after it are reported in one breath.
                 continues = bool(pieces) and pieces[-1].known == known
                 continue
             pieces.append(_piece(event, known, continues))
-    pieces += [_piece(event, samples.size, continues) for event in stream.finish()[:-1]]
     return pieces
 
 

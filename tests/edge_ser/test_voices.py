@@ -322,7 +322,7 @@ for _ in range(int(sys.argv[2])):
     time.sleep(draw.uniform(0, 3 * save_s + 0.002))
     os.kill(child, 9)
     os.waitpid(child, 0)
-    in_the_act += any(".voice-" in name for name in os.listdir(store.folder))
+    in_the_act += store.folder.is_dir() and any(".voice-" in name for name in os.listdir(store.folder))
     known = max(known, int.from_bytes(acknowledged[:], "little"))
     if store.has("anna"):
         assert store.open("anna").utterances - known in (0, 1), (store.open("anna"), known)

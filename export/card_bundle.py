@@ -154,15 +154,9 @@ def commands(manifest: Manifest) -> str:
     if isinstance(encoder, Mapping):
         tier = str(encoder["tier"])
         suffix = "" if tier == "clean" else f"-{tier}"
-        start = "" if tier == "clean" else " --start runs/encoder"
-        lines = [
-            f"python -m train.distill train/configs/students/encoder{suffix}.toml --teacher TEACHER{start} "
-            f"--run runs/encoder{suffix}",
-            f"python -m train.distill train/configs/students/students{suffix}.toml --teacher TEACHER "
-            f"--encoder runs/encoder{suffix} --run runs/students{suffix}",
-            f"python -m train.keep runs/students{suffix}",
-        ]
-        checkpoint = f"{tier}/{checkpoint}"
+        lines = _training(suffix)
+        # The folder says the tier; only the bundle's name says it again.
+        checkpoint = f"{tier}/{checkpoint.removesuffix(suffix)}"
     built = f"build/{manifest.name.removesuffix('-int8')}"
     results = f"benchmarks/results/{manifest.name}.json"
     lines += [
@@ -172,6 +166,22 @@ def commands(manifest: Manifest) -> str:
         f"python export/card.py build/{manifest.name} --metrics {results}",
     ]
     return section("How it was made", "\n".join(["```", *lines, "```"]))
+
+
+def _training(suffix: str) -> list[str]:
+    """Return the commands of both stages; each encoder begins with the weights of the one before it."""
+    told = "--teacher TEACHER --spoken runs/spoken"
+    encoders = ["encoder", "encoder-longer", *([f"encoder{suffix}"] if suffix else [])]
+    lines = ["python -m train.speak --out runs/spoken"]
+    for before, name in zip(["", *encoders], encoders, strict=False):
+        start = f" --start runs/{before}" if before else ""
+        lines.append(f"python -m train.distill train/configs/students/{name}.toml {told}{start} --run runs/{name}")
+    students = f"students{suffix}"
+    lines.append(
+        f"python -m train.distill train/configs/students/{students}.toml {told} --encoder runs/{encoders[-1]} "
+        f"--run runs/{students}"
+    )
+    return [*lines, f"python -m train.keep runs/{students}"]
 
 
 def _published_commands(manifest: Manifest) -> str:

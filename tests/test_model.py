@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,15 @@ def test_the_card_is_rendered_from_manifest_and_receipt() -> None:
         assert bundle.read("MODEL_CARD.md").decode() == card.render_card(
             bundle.manifest, json.loads(bundle.read("receipt.json"))
         )
+
+
+def test_what_a_card_says_it_was_made_from_is_here(root: Path) -> None:
+    for name in bundled_names():
+        card = find_bundle(name).read("MODEL_CARD.md").decode()
+        files = re.findall(r"train/(?:configs|checkpoints)/\S+\.(?:toml|safetensors)", card)
+        assert len(files) >= 4 and all((root / file).is_file() for file in files), (name, files)
+        checkpoint = (root / files[-1]).read_bytes()
+        assert hashlib.sha256(checkpoint).hexdigest() == find_bundle(name).manifest.provenance["checkpoint_sha256"]
 
 
 def test_the_recorded_evaluation_is_the_one_in_the_manifest(root: Path) -> None:

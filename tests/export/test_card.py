@@ -136,5 +136,12 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
     assert "no commercial use" not in render_card(manifest, {})
     encoder = {"settings": {"encoder": {"tier": "research"}}}
     card = render_card(replace(manifest, name="mdat-research-int8", provenance=encoder), {})
-    assert "python export/to_onnx.py train/checkpoints/research/mdat-research.safetensors" in card
-    assert "--start runs/encoder " in card
+    assert "python export/to_onnx.py train/checkpoints/research/mdat.safetensors" in card
+    chain = [
+        "encoder.toml",
+        "--start runs/encoder ",
+        "--start runs/encoder-longer ",
+        "--encoder runs/encoder-research ",
+    ]
+    places = [card.index(step) for step in chain]
+    assert places == sorted(places) and "--run runs/students-research" in card

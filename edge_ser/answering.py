@@ -90,7 +90,7 @@ class Answering:
         judgement, _ = self._recognizer.listen(utterance.samples, voice=self.voice, risk=self._risk, update_voice=False)
         if _rejection(utterance, judgement) is not None:
             return []
-        told = judgement if self._is_clear(utterance) else judgement.doubted()
+        told = _told(judgement, clear=self._is_clear(utterance))
         event = told.event(self._span(utterance), self._recognizer.model, final=False, revision=self._revision)
         self._revision += 1
         return [event]
@@ -111,7 +111,7 @@ class Answering:
         self._answered[span.utterance] = _Answered(span, heard, self._revision, clear)
         if len(self._answered) > REVISABLE:
             self._answered.popitem(last=False)
-        told = judgement if clear else judgement.doubted()
+        told = _told(judgement, clear=clear)
         return told.event(span, self._recognizer.model, revision=self._revision)
 
     def skip(self, decision: Decision) -> None:
@@ -133,7 +133,7 @@ class Answering:
         )
         again = _Answered(answered.span, heard, answered.revision + 1, answered.clear)
         self._answered[number] = again
-        told = judgement if again.clear else judgement.doubted()
+        told = _told(judgement, clear=again.clear)
         return told.event(again.span, self._recognizer.model, revision=again.revision)
 
     def _recall(self, number: int) -> _Answered:
@@ -158,6 +158,10 @@ class Answering:
 
     def _span(self, utterance: Utterance) -> Span:
         return Span(self._utterances, utterance.start_sample / SAMPLE_RATE_HZ, utterance.end_sample / SAMPLE_RATE_HZ)
+
+
+def _told(judgement: Judgement, *, clear: bool) -> Judgement:
+    return judgement if clear else judgement.doubted()
 
 
 def _rejection(utterance: Utterance, judgement: Judgement) -> str | None:

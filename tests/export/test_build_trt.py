@@ -133,7 +133,8 @@ def test_an_int8_engine_of_a_model_of_floats_is_refused(
 @pytest.fixture(scope="module")
 def bundled_inputs() -> dict[float, list[Inputs]]:
     inputs = stored_inputs(find_bundle("mdat-int8"))
-    return {seconds: items[:1] for seconds, items in inputs.items() if seconds <= 2}
+    # Of the four at each length the second comes with words and a voice; the first begins in silence, which says nothing.
+    return {seconds: items[1:2] for seconds, items in inputs.items() if seconds <= 2}
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
@@ -143,8 +144,7 @@ def test_the_graph_that_tensorrt_reads_answers_as_the_bundled_model_does(
     plan = make_plan(find_bundle("mdat-int8"), Wanted(precision))
     reference, other = open_backend(plan.bundle, "cpu").run, in_onnx_runtime(plan.graph.SerializeToString())
     parity = compare(reference, other, bundled_inputs)
-    # The stored inputs are noise, about which the model has no preference: a tie may fall to either side.
-    assert parity.fits(plan.budget)
+    assert parity.fits(plan.budget) and parity.agreement == 1.0
     types = {tensor.data_type for tensor in plan.graph.graph.initializer}
     assert (10 in types) == (precision == "fp16") and (3 in types) == (precision == "int8")
 

@@ -133,7 +133,7 @@ def test_an_int8_engine_of_a_model_of_floats_is_refused(
 @pytest.fixture(scope="module")
 def bundled_inputs() -> dict[float, list[Inputs]]:
     inputs = stored_inputs(find_bundle("mdat-int8"))
-    # Of the four at each length the second comes with words and a voice; the first begins in silence, which says nothing.
+    # The first of the four at each length begins in silence, about which no answer is right; the second knows a voice.
     return {seconds: items[1:2] for seconds, items in inputs.items() if seconds <= 2}
 
 

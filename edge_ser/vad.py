@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -225,17 +226,21 @@ def _one_thread() -> Iterator[None]:
     """Let an OpenMP library that is loaded inside know one thread only.
 
     Silero's network asks for four and is so small that they cost ten times the work (35 against 3.4 ms of CPU per
-    second of audio). Its OpenMP reads this variable once, as it is loaded; a limit that the user has set stays.
+    second of audio). Its OpenMP reads this variable once, as it is loaded; a limit that the user has set stays. If
+    torch was loaded before, its OpenMP would be taken instead, which knows no limit: so what is loaded inside takes its
+    own libraries first.
     """
-    name = "OMP_THREAD_LIMIT"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = "1"
+    name, flags = "OMP_THREAD_LIMIT", sys.getdlopenflags()
+    is_set = name in os.environ
+    os.environ.setdefault(name, "1")
+    if "torch" in sys.modules:
+        sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
     try:
         yield
     finally:
-        del os.environ[name]
+        sys.setdlopenflags(flags)
+        if not is_set:
+            del os.environ[name]
 
 
 def _pcm16(samples: NDArray[np.float32]) -> bytes:

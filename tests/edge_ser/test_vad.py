@@ -189,3 +189,20 @@ def test_the_scripted_detector_hears_its_script():
     detector = ScriptedDetector()
     assert detector(np.full(512, 0.5, np.float32)) == 1.0
     assert detector(np.zeros(512, np.float32)) == 0.0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc, which only Linux has")
+def test_silero_keeps_to_one_thread_beside_torch() -> None:
+    pytest.importorskip("torch", reason="needs the extra train")
+    code = """
+import os, torch, numpy as np
+from edge_ser.vad import SileroDetector
+before = len(os.listdir("/proc/self/task"))
+detector = SileroDetector()
+rng = np.random.default_rng(0)
+for _ in range(20):
+    detector(rng.standard_normal(512).astype(np.float32))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0"]

@@ -38,6 +38,7 @@ from edge_ser.corpus import Clip, read_manifest
 from edge_ser.environment import environment
 from edge_ser.hearing import Heard
 from edge_ser.metrics import bootstrap_interval, confusion_matrix, unweighted_accuracy
+from edge_ser.quality import spoken_part
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.shots import Shot
 from edge_ser.sources import read_samples
@@ -96,7 +97,7 @@ def listen(recognizer: EmotionRecognizer, clips: Sequence[Clip]) -> list[Listene
     for place in tqdm(np.random.default_rng(0).permutation(len(clips)), disable=not sys.stderr.isatty()):
         clip = clips[place]
         voice = voices.setdefault(clip.speaker, VoiceProfile())
-        samples, before = read_samples(clip.path), voice.copy()
+        samples, before = spoken_part(read_samples(clip.path))[1], voice.copy()
         _, heard = recognizer.listen(samples)
         recognizer.judge(samples, voice=voice)
         listened[int(place)] = Listened(clip, heard, samples, before)

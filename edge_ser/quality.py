@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.audio import SAMPLE_RATE_HZ
+
+if TYPE_CHECKING:
+    from edge_ser.segmenter_options import SegmenterOptions
 
 _QUIET_DBFS = -75.0
 _CLIPPED_LEVEL = 0.999
@@ -51,6 +55,18 @@ def speech_in(samples: NDArray[np.float32]) -> Speech:
     Args:
         samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
     """
+    return spoken_part(samples)[0]
+
+
+def spoken_part(samples: NDArray[np.float32]) -> tuple[Speech, NDArray[np.float32]]:
+    """Return whether a speech detector hears speech, and the recording without the silence around its speech.
+
+    The bounds are those of a stream: a recording is cut where a stream would begin and end its utterance, but that
+    pauses stay inside, however long. Where no speech is heard the recording is whole.
+
+    Args:
+        samples: Mono float32 in [-1, 1], shape (n,), at 16 kHz.
+    """
     # Late, so that judging what a stream has found already needs no speech detection.
     from edge_ser.segmenter_options import SegmenterOptions
     from edge_ser.vad import open_detector, speech_probabilities, surest_mean
@@ -59,6 +75,20 @@ def speech_in(samples: NDArray[np.float32]) -> Speech:
     frames_per_s = SAMPLE_RATE_HZ / detector.frame_samples
     probabilities = speech_probabilities(samples, detector)
     if sum(value >= _SPEECH_PROBABILITY for value in probabilities) < _MIN_SPEECH_S * frames_per_s:
-        return Speech.NONE
+        return Speech.NONE, samples
     sure = surest_mean(probabilities, int(options.min_speech_s * frames_per_s)) >= options.certain_probability
-    return Speech.CLEAR if sure else Speech.UNCLEAR
+    start, end = (
+        round(edge * detector.frame_samples) for edge in _edges(np.array(probabilities), options, frames_per_s)
+    )
+    return Speech.CLEAR if sure else Speech.UNCLEAR, samples[max(0, start) : end]
+
+
+def _edges(probabilities: NDArray[np.float64], options: SegmenterOptions, frames_per_s: float) -> tuple[float, float]:
+    """Return where an utterance begins and ends, in frames, which may lie outside of the recording."""
+    speech = np.flatnonzero(probabilities >= options.threshold)
+    earliest = max(0, int(speech[0] - options.longest_pre_roll_s * frames_per_s))
+    hint = earliest + int(np.argmax(probabilities[earliest:] >= options.hint_probability))
+    after = probabilities[speech[-1] :] < options.release_threshold
+    end = speech[-1] + (int(np.argmax(after)) if after.any() else after.size)
+    start = max(hint - options.pre_roll_s * frames_per_s, speech[0] - options.longest_pre_roll_s * frames_per_s)
+    return start, end + options.post_roll_s * frames_per_s

@@ -17,7 +17,7 @@ from edge_ser.errors import AudioFormatError
 from edge_ser.events import Emotion
 from edge_ser.hearing import Heard, Hearing
 from edge_ser.judgement import Judgement, Span
-from edge_ser.quality import Speech, rejection, speech_in
+from edge_ser.quality import Speech, rejection, spoken_part
 from edge_ser.voice import VoiceProfile
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class EmotionRecognizer:
     ) -> Emotion:
         """Return how one utterance was said; what a stream would reject or not even hear comes back uncertain.
 
+        Silence before and after speech is cut off first, as a stream would; the event's times are those of the samples.
+
         Args:
             samples: Float32 or float64 in [-1, 1], or int16, shape (n,) or (n, channels).
             sample_rate_hz: Hertz, from 4000 to 384000.
@@ -124,9 +126,9 @@ class EmotionRecognizer:
         mono = resampled(mixed_to_mono(samples), sample_rate_hz)
         if mono.size == 0:
             raise AudioFormatError("got no samples; need at least one; check that the recording is not empty")
-        speech = speech_in(mono)
+        speech, part = spoken_part(mono)
         spoken = speech is not Speech.NONE
-        judgement = self.judge(mono, transcript=transcript, voice=voice, risk=risk, update_voice=spoken)
+        judgement = self.judge(part, transcript=transcript, voice=voice, risk=risk, update_voice=spoken)
         if speech is not Speech.CLEAR:
             judgement = judgement.doubted(everything_possible=not spoken)
         return judgement.event(Span(1, 0.0, mono.size / SAMPLE_RATE_HZ), self.model)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_ser.errors import AudioFormatError, ConfigError
 from edge_ser.hearing import Heard
+from edge_ser.quality import spoken_part
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.sources import AUDIO_SUFFIXES, read_samples
 
@@ -107,6 +108,7 @@ def hear_shots(recognizer: EmotionRecognizer, shots: Sequence[Shot]) -> tuple[li
             skipped.append(Skipped(shot.path, f"it is the same recording as {first.path}{_labelled(first, same)}"))
             contradicted |= set() if same else {sound}
             continue
+        samples = spoken_part(samples)[1]
         judgement, answer = recognizer.listen(samples, transcript=shot.transcript)
         reason = _REJECTIONS.get(judgement.rejection or "")
         if reason is None:

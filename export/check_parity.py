@@ -31,6 +31,7 @@ from edge_ser.corpus import Clip, read_manifest
 from edge_ser.errors import ConfigError, EdgeSerError
 from edge_ser.frontend import FrontEnd
 from edge_ser.metrics import bootstrap_interval, confusion_matrix, unweighted_accuracy
+from edge_ser.quality import spoken_part
 from edge_ser.sources import read_samples
 from edge_ser.voice import VoiceProfile
 from export.material import progress
@@ -120,7 +121,7 @@ def replay(first: Form, second: Form, clips: list[Clip]) -> Replayed:
     voices: dict[tuple[str, int], VoiceProfile] = defaultdict(VoiceProfile)
     said: dict[str, list[list[int]]] = {voice: [] for voice in (VOICES if space else VOICES[:1])}
     for clip in progress(clips, "clip"):
-        inputs = front_end.inputs(read_samples(clip.path)[:longest])
+        inputs = front_end.inputs(spoken_part(read_samples(clip.path))[1][:longest])
         rows: dict[str, list[int]] = {voice: [] for voice in said}
         for place, form in enumerate((first, second)):
             outputs = form.backend.run(inputs)

@@ -18,6 +18,7 @@ from edge_ser.bundle import Bundle
 from edge_ser.corpus import Clip, list_sounds, read_manifest
 from edge_ser.errors import ConfigError
 from edge_ser.frontend import FrontEnd
+from edge_ser.quality import spoken_part
 from edge_ser.recognizer import EmotionRecognizer
 from edge_ser.segmenter import utterances_in
 from edge_ser.sources import read_samples
@@ -110,7 +111,7 @@ class _Source:
 
     def mixed(self, clip: Clip, seconds: float, place: int) -> Inputs:
         """Return a crop: every second one with words, two in three with the voice heard so far."""
-        samples = crop(read_samples(clip.path), seconds)
+        samples = crop(spoken_part(read_samples(clip.path))[1], seconds)
         voice = self._voices.setdefault(clip.speaker, VoiceProfile())
         inputs = self._front_end.inputs(samples, clip.transcript if place % 2 else None, voice if place % 3 else None)
         self._recognizer.judge(samples, voice=voice)
@@ -121,7 +122,8 @@ class _Source:
         voices: dict[str, VoiceProfile] = {}
         cold, warm = [], []
         for clip in progress(clips, "clip"):
-            samples, voice = read_samples(clip.path), voices.setdefault(clip.speaker, VoiceProfile())
+            samples = spoken_part(read_samples(clip.path))[1]
+            voice = voices.setdefault(clip.speaker, VoiceProfile())
             cold.append(self._front_end.inputs(samples))
             warm.append(self._front_end.inputs(samples, voice=voice))
             self._recognizer.judge(samples, voice=voice)

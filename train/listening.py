@@ -14,9 +14,9 @@ from tqdm import tqdm
 from edge_ser.corpus import Clip
 from edge_ser.hearing import Heard
 from edge_ser.recognizer import EmotionRecognizer, Judgement
-from edge_ser.sources import read_samples
 from edge_ser.voice import VoiceProfile
 from train.answers import Answers
+from train.spoken import read_spoken
 
 Wave = NDArray[np.float32]
 Item = TypeVar("Item")
@@ -37,7 +37,7 @@ class Recording:
     number: int
     """Which clip it is."""
     wave: Wave
-    """Mono, shape (n,), at 16 kHz."""
+    """Mono, shape (n,), at 16 kHz, without the silence around its speech, as `recognize` cuts it."""
     alone: Judgement
     """What was said with a fresh voice."""
     heard: Heard
@@ -56,7 +56,7 @@ class Listener:
         """Return the clips, decoded and judged with a fresh voice."""
         recordings = []
         for place, clip in enumerate(progress(clips, "alone")):
-            wave = read_samples(clip.path)
+            wave = read_spoken(clip.path)
             recordings.append(Recording(clip, first_number + place, wave, *self.recognizer.listen(wave)))
         return recordings
 

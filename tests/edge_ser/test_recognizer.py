@@ -41,7 +41,7 @@ def recognizer(folder: Path) -> EmotionRecognizer:
 def taken_for_speech(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let noise pass for speech, which is what these tests judge, unless a test asks for `real_speech_detection`."""
     if "real_speech_detection" not in request.fixturenames:
-        monkeypatch.setattr("edge_ser.recognizer.speech_in", lambda samples: Speech.CLEAR)
+        monkeypatch.setattr("edge_ser.recognizer.spoken_part", lambda samples: (Speech.CLEAR, samples))
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_fresh_voice_gives_what_no_voice_gives(recognizer: EmotionRecognizer) 
 def test_an_answer_is_certain_only_about_clear_speech(
     folder: Path, speech: Speech, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_ser.recognizer.speech_in", lambda samples: speech)
+    monkeypatch.setattr("edge_ser.recognizer.spoken_part", lambda samples: (speech, samples))
     sure = EmotionRecognizer(Bundle.open(folder), FakeBackend(answer([9.0, 0.0, 0.0, 0.0])))
     event = sure.recognize(noise(1))
     assert event.uncertain == (speech is not Speech.CLEAR)

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 import soundfile
 
+from edge_ser.segmenter import utterances_in
+from edge_ser.sources import read_samples
+from edge_ser.vad import open_detector
+
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
+from train.augment import Augmenter, Chances  # noqa: E402
 from train.students.bank import FRAME_SAMPLES, Recording, open_bank  # noqa: E402
+from train.students.encoder_rows import EncoderRows  # noqa: E402
+from train.students.pooled_teacher import pooled_frames  # noqa: E402
+from train.students.run_settings import EncoderSettings  # noqa: E402
 from train.teacher import FrameTeacher, hidden_states  # noqa: E402
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "conversation.flac"
 
 
 @pytest.fixture
@@ -70,6 +80,55 @@ def test_quiet_recordings_are_brought_to_one_level_and_reversed_ones_lose_their_
     labels = [item.label for item in bank.items if item.recording == 0]
     assert labels[0] == 2 and -1 in labels  # as recorded; too fast, too slow or reversed
     assert {item.label for item in bank.items if item.recording == 2} == {-1}
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Recording:
+    """Return a second of silence, somebody speaking for some two, and a second and a half of silence."""
+    talk = read_samples(EXAMPLE)
+    utterance = utterances_in(talk, open_detector("silero"))[0].samples
+    path = tmp_path / "spoken.wav"
+    soundfile.write(path, np.pad(utterance, (16_000, 24_000)), 16_000)
+    return Recording(path, "somebody", 1)
+
+
+def test_recordings_are_kept_without_the_silence_around_speech(
+    spoken: Recording, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    bank = open_bank([spoken], FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
+    seconds = soundfile.info(spoken.path).duration
+    [item] = bank.items
+    assert item.samples / 16_000 == pytest.approx(seconds - 2.5, abs=0.6)
+    assert bank.spoken(item, 0, item.frames).mean() > 0.5
+
+
+def test_rows_have_silence_around_what_the_bank_holds(
+    spoken: Recording, recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    spoken_by = [replace(spoken, speaker=name) for name in ("a", "b")]
+    bank = open_bank([*spoken_by, recordings[2]], FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
+    settings = EncoderSettings("encoder", "clean", (), speakers=2, others=1, steps=12)
+    nothing = Chances(speed=0.0, room=0.0, noise=0.0, band=0.0, clip=0.0, coarse=0.0, pad=0.0)
+    rows = EncoderRows(bank, Augmenter([], [], nothing), settings, 0)
+    batches = [rows[step] for step in range(len(rows))]
+    silences = [1.0 - float(batch.mask[0].mean()) for batch in batches]
+    assert min(silences) < 0.05 and max(silences) > 0.2
+    for batch in batches:
+        level = batch.audio.view(*batch.mask.shape, FRAME_SAMPLES).square().mean(-1).sqrt()
+        assert torch.all(level[batch.mask == 0] < 0.01) and torch.all(batch.spoken[batch.mask == 0] == 0)
+        assert torch.all(batch.frames[batch.mask == 0] == 0)
+        # However much silence there is, and however little of the speech: what is asked for stays the same.
+        assert torch.equal(batch.pooled[0], batches[0].pooled[0])
+
+
+def test_what_is_pooled_is_speech() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((40, 6)).astype(np.float32)
+    spoken = np.zeros(40, np.float32)
+    spoken[10:30] = 1.0
+    assert np.allclose(pooled_frames(frames, spoken)[:6], frames[10:30].mean(0), atol=1e-5)
+    assert np.allclose(pooled_frames(frames, spoken)[6:], frames[10:30].std(0), atol=1e-3)
+    assert np.allclose(pooled_frames(frames, 0.01 * spoken)[:6], frames.mean(0), atol=1e-5)  # nobody speaks
 
 
 def test_a_bank_is_made_once(recordings: list[Recording], tiny_teacher: Path, tmp_path: Path) -> None:

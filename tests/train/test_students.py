@@ -135,6 +135,19 @@ def only(**shares: float) -> HistoryShares:
     return HistoryShares(**{**none, **shares})  # type: ignore[arg-type]
 
 
+def test_frames_in_which_nobody_speaks_count_for_nothing() -> None:
+    speech = student_of("lora").speech
+    with torch.no_grad():
+        speech.presence.weight.zero_()
+        speech.presence.weight[0, 0] = 10.0
+        speech.presence.bias.zero_()
+    said, nothing = torch.randn(1, 30, WIDTH), torch.randn(1, 20, WIDTH)
+    said[..., 0], nothing[..., 0] = 3.0, -3.0
+    whole = speech.pooled(torch.cat([nothing, said, nothing], dim=1))
+    assert torch.allclose(whole, speech.pooled(said), atol=1e-4)
+    assert torch.allclose(whole[0, :WIDTH], said[0].mean(0), atol=1e-4)
+
+
 def test_a_voice_is_count_mean_and_deviation() -> None:
     voice = voice_of(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32))
     assert voice.tolist() == [2.0, 2.0, 2.0, 1.0, 0.0]

@@ -1,9 +1,9 @@
 """Waves and what a pretrained encoder hears in them, frame by frame, written to disk once.
 
-Every clip is kept in several variants (as recorded, faster or slower, begun later or after a pause, reversed), and
-speech or sound without labels stands beside it: to learn frames needs no label. A variant is heard from its first
-sample on, since what Whisper hears depends on where in the recording it is. Only the encoder's answers are kept, never
-its weights.
+Every recording is cut to its speech first, as the runtime does. Every clip is kept in several variants (as cut, faster
+or slower, begun later or after a pause, reversed), and speech or sound without labels stands beside it: to learn frames
+needs no label. A variant is heard from its first sample on, since what Whisper hears depends on where in the recording
+it is. Only the encoder's answers are kept, never its weights; and where somebody speaks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,12 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from edge_ser.quality import spoken_part
 from edge_ser.sources import read_samples
+from edge_ser.vad import open_detector, speech_probabilities
 from train.augment import SAMPLE_RATE_HZ, Wave, change_speed
 from train.teacher import FrameTeacher
 
 FRAME_SAMPLES = 640
 """40 ms: one frame of a student, two of the teacher."""
+LONGEST_SILENCE_FRAMES = 40
+"""Of silence that rows are given around an utterance, before and after it in all."""
 SLOWEST, FASTEST = 0.8, 1.25
 LABEL_KEPT = (0.87, 1.15)
 """Speeds within which speech still counts as said with the same emotion."""
@@ -87,6 +92,8 @@ class Bank:
     """Samples of all items, one after the other."""
     targets: NDArray[np.float16]
     """The teacher's frames, (frames, size), standardised."""
+    speech: NDArray[np.float16]
+    """Probability of speech by frame, (frames,)."""
 
     def wave(self, item: Item, first_frame: int, frames: int) -> Wave:
         """Return a stretch of an item as float32 in [-1, 1]."""
@@ -98,6 +105,11 @@ class Bank:
         start = item.start_frame + first_frame
         return self.targets[start : start + frames].astype(np.float32)
 
+    def spoken(self, item: Item, first_frame: int, frames: int) -> NDArray[np.float32]:
+        """Return the probability of speech in the frames of that stretch, (frames,)."""
+        start = item.start_frame + first_frame
+        return self.speech[start : start + frames].astype(np.float32)
+
 
 def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Path, *, seed: int) -> Bank:
     """Return the bank of these recordings in `folder`, making it on first use.
@@ -108,7 +120,7 @@ def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Pa
         folder: Where the bank lies; its name holds a hash of all that it depends on.
         seed: Chooses speeds and stretches.
     """
-    key = hashlib.sha256(json.dumps([teacher.digest, "from the start", seed]).encode())
+    key = hashlib.sha256(json.dumps([teacher.digest, "cut to speech", seed]).encode())
     for recording in recordings:
         key.update(
             f"{recording.path}|{recording.path.stat().st_size}|{recording.label}|{recording.variants}\n".encode()
@@ -119,27 +131,44 @@ def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Pa
     rows = json.loads((target / "items.json").read_text(encoding="utf-8"))
     items = [Item(*row) for row in rows["items"]]
     samples = sum(item.samples for item in items)
-    audio = np.memmap(target / "audio.i16", np.int16, "r", shape=(samples,))
-    shape = (samples // FRAME_SAMPLES, teacher.size)
-    return Bank(recordings, items, audio, np.memmap(target / "targets.f16", np.float16, "r", shape=shape))
+    frames = samples // FRAME_SAMPLES
+    return Bank(
+        recordings,
+        items,
+        np.memmap(target / "audio.i16", np.int16, "r", shape=(samples,)),
+        np.memmap(target / "targets.f16", np.float16, "r", shape=(frames, teacher.size)),
+        np.memmap(target / "speech.f16", np.float16, "r", shape=(frames,)),
+    )
 
 
 def _make(recordings: Sequence[Recording], teacher: FrameTeacher, target: Path, seed: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
     mean, deviation = _moments(recordings, teacher, seed)
     items, place = [], 0
-    with (target / "audio.i16").open("wb") as audio, (target / "targets.f16").open("wb") as targets:
+    names = ("audio.i16", "targets.f16", "speech.f16")
+    with ExitStack() as stack:
+        audio, targets, speech = (stack.enter_context((target / name).open("wb")) for name in names)
         for index, recording in enumerate(tqdm(recordings, desc="bank", disable=not sys.stderr.isatty())):
             for wave, label in _variants(recording, recording.variants, np.random.default_rng((seed, index))):
+                count = len(wave) // FRAME_SAMPLES
                 audio.write(np.round(np.clip(wave, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes())
-                frames = (teacher(wave)[: len(wave) // FRAME_SAMPLES] - mean) / deviation
-                targets.write(frames.astype(np.float16).tobytes())
+                targets.write(((teacher(wave)[:count] - mean) / deviation).astype(np.float16).tobytes())
+                speech.write(_speech(wave, count).tobytes())
                 items.append(Item(index, place, len(wave), label))
                 place += len(wave)
     partial = target / ".items.json"
     rows = [list(asdict(item).values()) for item in items]
     partial.write_text(json.dumps({"items": rows}), encoding="utf-8")
     partial.replace(target / "items.json")
+
+
+def _speech(wave: Wave, frames: int) -> NDArray[np.float16]:
+    """Return the probability of speech in the middle of each frame."""
+    detector = open_detector("silero")
+    probabilities = speech_probabilities(wave, detector)
+    middles = (np.arange(frames) + 0.5) * FRAME_SAMPLES
+    heard_at = (np.arange(len(probabilities)) + 0.5) * detector.frame_samples
+    return np.interp(middles, heard_at, probabilities).astype(np.float16)
 
 
 def _moments(
@@ -153,7 +182,7 @@ def _moments(
 
 
 def _variants(recording: Recording, variants: int, rng: np.random.Generator) -> Iterator[tuple[Wave, int]]:
-    original = read_samples(recording.path)
+    original = spoken_part(read_samples(recording.path))[1]
     for variant in range(variants):
         wave, label = original, recording.label
         if variant:

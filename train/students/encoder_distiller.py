@@ -1,8 +1,9 @@
 """The first stage: from random weights a small encoder learns to hear what a pretrained one hears.
 
 Every step shows it speech with noise, rooms, other channels and coarse codecs, and asks for what the teacher made of
-the clean wave: its frames, their mean and deviation, and what of these tells emotions apart. It never sees a label, so
-there is none to learn by heart, and the second stage finds clips that a voice still helps with.
+the clean wave: its frames, mean and deviation of those in which somebody speaks, and what of these tells emotions
+apart. Silence of any length stands around the speech and changes nothing. It never sees a label, so there is none to
+learn by heart, and the second stage finds clips that a voice still helps with.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from torch.utils.data import DataLoader
 from edge_ser.corpus import FOUR_CLASSES, Clip
 from edge_ser.errors import ConfigError
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
-from edge_ser.sources import read_samples
-from train.augment import Chances
+from train.augment import SAMPLE_RATE_HZ, Chances, Wave
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
-from train.layers import masked_deviation, masked_mean
 from train.splits import Split
+from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
 from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
 from train.students.keep import OPINION
 from train.students.material import Source, augmenter_of, bill_of_materials, recordings_of, speakers_of
-from train.students.pooled_teacher import SOFTNESS, PooledTeacher
+from train.students.pooled_teacher import FEWEST_FRAMES, SOFTNESS, PooledTeacher
 from train.students.run_settings import EncoderSettings, read_split
 from train.students.schedule import adamw, learning_rate, running_average, set_rate
 from train.students.small_encoders import SpeechEncoder
@@ -58,12 +58,10 @@ class TrainingEncoder(nn.Module):
         self.emotion = nn.Linear(2 * settings.width, 2 * len(FOUR_CLASSES))
         self.pooled = PooledTeacher(teacher_size, len(FOUR_CLASSES))
 
-    def embed(self, audio: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return frames (B, T, D) and their mean and deviation (B, 2 D) where the mask (B, T) is 1."""
+    def embed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames (B, T, D) and their mean and deviation (B, 2 D)."""
         frames = self.speech(audio)[2]
-        mask = torch.ones_like(frames[:, :, 0]) if mask is None else mask
-        mean = masked_mean(frames, mask)
-        return frames, torch.cat([mean, masked_deviation(frames, mean, mask)], dim=-1)
+        return frames, self.speech.pooled(frames)
 
     def opinion(self) -> dict[str, Tensor]:
         """Return weights and biases of the emotions' logits for an embedding, alone and against the speaker's mean."""
@@ -80,18 +78,23 @@ class TrainingEncoder(nn.Module):
         The whole utterance counts twice: as it is, and as it differs from the speaker's other utterances in the batch,
         which is what emotion is heard by and little of what utterances differ by.
         """
-        frames, embedding = self.embed(batch.audio, batch.mask)
+        frames, embedding = self.embed(batch.audio)
         guess, weight = self.frames(frames).float(), batch.mask.unsqueeze(-1)
         targets = self.pooled(batch.pooled)
-        vector = self.vector(embedding).float() - targets.vector
-        emotion = (self.emotion(embedding).float() - targets.emotion) / self.pooled.within[-targets.emotion.shape[1] :]
+        # A row in which nobody speaks has nothing to be pooled.
+        said = (batch.spoken.sum(1, keepdim=True) >= FEWEST_FRAMES).float()
+        vector = (self.vector(embedding).float() - targets.vector) * said
+        emotion = (self.emotion(embedding).float() - targets.emotion) * said
+        emotion = emotion / self.pooled.within[-emotion.shape[1] :]
         within = _within(vector, speakers) / self.pooled.within[: vector.shape[1]]
+        presence = self.speech.presence(frames).float().squeeze(-1)
         return {
             "frame": (((guess - batch.frames) ** 2) * weight).sum() / (weight.sum() * guess.shape[-1]),
             "vector": nn.functional.smooth_l1_loss(vector, torch.zeros_like(vector)),
             "within": within.square().mean(),
             "emotion": nn.functional.smooth_l1_loss(emotion, torch.zeros_like(emotion)),
             "emotion_within": _within(emotion, speakers).square().mean(),
+            "presence": nn.functional.binary_cross_entropy_with_logits(presence, batch.spoken),
         }
 
 
@@ -242,12 +245,14 @@ def _report(state: EncoderRun, split: Split, sums: Mapping[str, list[float]], se
 
 @torch.no_grad()
 def validate(model: TrainingEncoder, clips: list[Clip]) -> dict[str, float]:
-    """Return UA of the guessed discriminants on the validation speakers, alone and against a speaker's other clips."""
+    """Return UA of the guessed discriminants on the validation speakers.
+
+    Alone, against a speaker's other clips, and alone with a second of silence before and after.
+    """
     model.eval()
-    with torch.autocast("cpu", torch.bfloat16):
-        rows = [model.emotion(model.embed(torch.from_numpy(read_samples(clip.path))[None])[1])[0] for clip in clips]
-    table, classes = torch.stack(rows).float(), len(FOUR_CLASSES)
-    truth = [FOUR_CLASSES.index(clip.emotion) for clip in clips]
+    truth, classes = [FOUR_CLASSES.index(clip.emotion) for clip in clips], len(FOUR_CLASSES)
+    waves = [read_spoken(clip.path) for clip in clips]
+    table = _guesses(model, waves)
     mean = torch.zeros_like(table)
     for speaker in {clip.speaker for clip in clips}:
         own = [n for n, clip in enumerate(clips) if clip.speaker == speaker]
@@ -256,6 +261,12 @@ def validate(model: TrainingEncoder, clips: list[Clip]) -> dict[str, float]:
     def score(logits: Tensor) -> float:
         return round(unweighted_accuracy(confusion_matrix(truth, logits.argmax(1).numpy(), classes)), 4)
 
-    alone = table[:, :classes] + model.pooled.offsets[:classes]
-    relative = (table - mean)[:, classes:] + model.pooled.offsets[classes:]
-    return {"ua_alone": score(alone), "ua_relative": score(relative)}
+    offsets = model.pooled.offsets
+    alone, relative = table[:, :classes] + offsets[:classes], (table - mean)[:, classes:] + offsets[classes:]
+    in_silence = _guesses(model, [np.pad(wave, SAMPLE_RATE_HZ) for wave in waves])[:, :classes] + offsets[:classes]
+    return {"ua_alone": score(alone), "ua_relative": score(relative), "ua_in_silence": score(in_silence)}
+
+
+def _guesses(model: TrainingEncoder, waves: list[Wave]) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.stack([model.emotion(model.embed(torch.from_numpy(wave)[None])[1])[0] for wave in waves]).float()

@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from train.augment import Augmenter
-from train.students.bank import FRAME_SAMPLES, Bank, Item
-from train.students.pooled_teacher import pooled_frames
+from train.students.bank import FRAME_SAMPLES, LONGEST_SILENCE_FRAMES, Bank, Item
+from train.students.pooled_teacher import pooled_item
 from train.students.run_settings import EncoderSettings
 
 UTTERANCES = 4
 """Utterances of one speaker that stand together."""
 _TYPICAL_S = 2.6
+SILENT_SHARE = 0.6
+"""Of the batches: rows have silence before and after the utterance."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,12 @@ class EncoderBatch:
     frames: Tensor
     """Float32 (B, frames, size): the teacher's, for the wave without noise."""
     mask: Tensor
-    """Float32 (B, frames): 1 where the teacher has a say."""
+    """Float32 (B, frames): 1 where the teacher has a say, which is not in silence around the recording."""
+    spoken: Tensor
+    """Float32 (B, frames): how much somebody speaks, in [0, 1]."""
     pooled: Tensor
-    """Float32 (B, 2 size): mean and deviation of the teacher's frames of the whole recording, however little of it the
-    row holds."""
+    """Float32 (B, 2 size): mean and deviation of the teacher's frames of speech in the whole recording, however little
+    of it the row holds."""
 
 
 class EncoderRows(Dataset[EncoderBatch]):
@@ -63,9 +67,9 @@ class EncoderRows(Dataset[EncoderBatch]):
         frames = int(np.median([item.frames for item in items]))
         if rng.random() < 0.2:
             frames = min(frames, int(rng.integers(10, 40)))
-        rows = [self._row(item, frames, rng) for item in items]
-        places = rng.choice(len(self.others), settings.others)
-        rows += [self._row(self.others[int(place)], frames, rng) for place in places]
+        silent = int(rng.integers(1, LONGEST_SILENCE_FRAMES + 1)) if rng.random() < SILENT_SHARE else 0
+        items += [self.others[int(place)] for place in rng.choice(len(self.others), settings.others)]
+        rows = [self._row(item, frames, silent, rng) for item in items]
         return EncoderBatch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))
 
     def _utterances(self, rng: np.random.Generator) -> list[Item]:
@@ -85,15 +89,18 @@ class EncoderRows(Dataset[EncoderBatch]):
         own = [item for item in self.by_recording[recording] if item.label >= 0]
         return own[int(rng.integers(len(own)))]
 
-    def _row(self, item: Item, frames: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-        wave = np.zeros(frames * FRAME_SAMPLES, np.float32)
-        target = np.zeros((frames, self.bank.targets.shape[1]), np.float32)
-        mask = np.zeros(frames, np.float32)
-        taken = min(frames, item.frames)
+    def _row(self, item: Item, frames: int, silent: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
+        """Return a recording's first frames among `silent` ones of silence, some before and some after."""
+        bank, taken, begin = self.bank, min(frames, item.frames), int(rng.integers(silent + 1))
+        wave = np.zeros((frames + silent) * FRAME_SAMPLES, np.float32)
+        target = np.zeros((frames + silent, bank.targets.shape[1]), np.float32)
+        mask, spoken = np.zeros((2, frames + silent), np.float32)
+        end = begin + taken
         # From its first sample on: what the teacher heard depends on where it began.
-        wave[: taken * FRAME_SAMPLES] = self.bank.wave(item, 0, taken)
-        target[:taken] = self.bank.frames(item, 0, taken)
-        mask[:taken] = 1.0
+        wave[begin * FRAME_SAMPLES : end * FRAME_SAMPLES] = bank.wave(item, 0, taken)
+        target[begin:end] = bank.frames(item, 0, taken)
+        mask[begin:end] = 1.0
+        spoken[begin:end] = bank.spoken(item, 0, taken)
         floor = np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5))
         wave += rng.standard_normal(len(wave)).astype(np.float32) * floor
-        return self.augmenter(wave, rng), target, mask, pooled_frames(self.bank.frames(item, 0, item.frames))
+        return self.augmenter(wave, rng), target, mask, spoken, pooled_item(bank, item)

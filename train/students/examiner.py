@@ -13,7 +13,7 @@ from torch import Tensor
 from edge_ser.corpus import FOUR_CLASSES, Clip
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
 from edge_ser.prosody import prosody
-from edge_ser.sources import read_samples
+from train.spoken import read_spoken
 from train.students.fusion import Heard
 from train.students.histories import voice_of
 from train.students.student import Student
@@ -28,7 +28,7 @@ class Examiner:
     def __init__(self, clips: Sequence[Clip], data: Path, tokenizer: Tokenizer, student: Student) -> None:
         self.clips = clips
         self.truth = np.array([FOUR_CLASSES.index(clip.emotion) for clip in clips])
-        waves = [read_samples(clip.path) for clip in clips]
+        waves = [read_spoken(clip.path) for clip in clips]
         self.prosody = [torch.from_numpy(prosody(wave)).unsqueeze(0) for wave in waves]
         pairs = ConstructedPairs.of(read_sentences(data / "text" / "goemotions.csv.gz"), "dev")
         rng, longest = np.random.default_rng(0), student.config.max_tokens

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from edge_ser.prosody import prosody
 from train.augment import Augmenter, non_speech
-from train.students.bank import FRAME_SAMPLES, Bank, Item
+from train.students.bank import FRAME_SAMPLES, LONGEST_SILENCE_FRAMES, Bank, Item
 from train.students.histories import Histories
 from train.text import ConstructedPairs, encode_batch
 
@@ -34,6 +34,8 @@ class RowShape:
     """Share of utterances that come with a constructed sentence of the same emotion."""
     transcript: float = 0.15
     """Share that come with their own words, which hold no emotion in acted corpora."""
+    silent: float = 0.5
+    """Share of batches with silence before and after the utterances, up to 1.6 s in all."""
     moved: float = 0.4
     """Share of utterances whose frames are moved towards another speaker's."""
     typical_s: float = 2.6
@@ -115,8 +117,10 @@ class StudentRows(Dataset[StudentBatch]):
         frames = int(np.median([item.frames for item in items]))
         if rng.random() < shape.partial:
             frames = min(frames, int(rng.integers(10, 50)))
-        waves = [self._wave(item, frames, rng) for item in items]
-        waves += [non_speech(frames * FRAME_SAMPLES, self.source.augmenter, rng) for _ in range(shape.non_speech)]
+        silent = int(rng.integers(1, LONGEST_SILENCE_FRAMES + 1)) if rng.random() < shape.silent else 0
+        waves = [self._wave(item, frames, silent, rng) for item in items]
+        samples = (frames + silent) * FRAME_SAMPLES
+        waves += [non_speech(samples, self.source.augmenter, rng) for _ in range(shape.non_speech)]
         ids, mask = encode_batch(self.source.tokenizer, self._texts(items, rng), self.source.max_tokens)
         # Sound may come at any time: what of it passes for speech meets the voices of the first rows, too.
         met = [*items, *(items[place % len(items)] for place in range(shape.non_speech))]
@@ -149,11 +153,12 @@ class StudentRows(Dataset[StudentBatch]):
         drawn.sort(key=lambda item: abs(item.frames - wanted))
         return drawn[: self.shape.utterances]
 
-    def _wave(self, item: Item, frames: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    def _wave(self, item: Item, frames: int, silent: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return a stretch of a recording among `silent` frames of silence, some before and some after."""
         taken = min(frames, item.frames)
         first = int(rng.integers(item.frames - taken + 1)) if rng.random() < 0.5 else 0
-        place = int(rng.integers(min(frames - taken, 10) + 1)) * FRAME_SAMPLES
-        wave = np.zeros(frames * FRAME_SAMPLES, np.float32)
+        place = int(rng.integers(silent + min(frames - taken, 10) + 1)) * FRAME_SAMPLES
+        wave = np.zeros((frames + silent) * FRAME_SAMPLES, np.float32)
         wave[place : place + taken * FRAME_SAMPLES] = self.source.bank.wave(item, first, taken)
         floor = np.float32(np.abs(wave).max() * 10.0 ** rng.uniform(-4.5, -2.5))
         return self.source.augmenter(wave + rng.standard_normal(len(wave)).astype(np.float32) * floor, rng)

@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 
-PART_WEIGHTS = {"frame": 0.5, "vector": 0.5, "within": 0.5, "emotion": 1.0, "emotion_within": 0.5}
+PART_WEIGHTS = {"frame": 0.5, "vector": 0.5, "within": 0.5, "emotion": 1.0, "emotion_within": 0.5, "presence": 0.2}
 
 
 @dataclass(frozen=True)

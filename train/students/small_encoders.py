@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from train.layers import TransformerLayer
+from train.layers import TransformerLayer, masked_deviation, masked_mean
 from train.log_mel import LogMel
 
 
@@ -70,6 +70,13 @@ class SpeechEncoder(nn.Module):
             TransformerLayer(width, 4, 4 * width, dropout, pre_norm=True) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
+        self.presence = nn.Linear(width, 1)
+
+    def pooled(self, frames: Tensor) -> Tensor:
+        """Return mean and deviation over time (B, 2 D) of frames (B, T, D), each as much as somebody speaks in it."""
+        spoken = torch.sigmoid(self.presence(frames)).squeeze(-1)
+        mean = masked_mean(frames, spoken)
+        return torch.cat([mean, masked_deviation(frames, mean, spoken)], dim=-1)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the log-mel picture (B, mels, 4 T), frames before the transformer layers and after, (B, T, width)."""

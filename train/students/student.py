@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from train.layers import masked_deviation
 from train.students.config import StudentConfig
 from train.students.fusion import Fusion, Heard
 from train.students.fusions.camulenet import CamulenetFusion
@@ -55,8 +53,7 @@ class Student(nn.Module):
     def listen(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return mel, early frames, frames and embedding of a waveform (B, samples)."""
         mel, early, frames = self.speech(audio)
-        mean = frames.mean(1)
-        return mel, early, frames, torch.cat([mean, masked_deviation(frames, mean, None)], dim=-1)
+        return mel, early, frames, self.speech.pooled(frames)
 
     def hear(self, audio: Tensor, voice: Tensor) -> Heard:
         """Return everything that the fusion may want of a waveform (B, samples) and a voice (B, 4 W + 1)."""

@@ -86,8 +86,10 @@ students: $(VENV)/.dev
 	  --spoken runs/spoken --run runs/encoder
 	$(BIN)/python -m train.distill train/configs/students/encoder-longer.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --start runs/encoder --run runs/encoder-longer
+	$(BIN)/python -m train.distill train/configs/students/encoder-cut.toml --teacher "$(TEACHER)" \
+	  --spoken runs/spoken --start runs/encoder-longer --run runs/encoder-cut
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
-	  --spoken runs/spoken --encoder runs/encoder-longer --run runs/students
+	  --spoken runs/spoken --encoder runs/encoder-cut --run runs/students
 	$(BIN)/python -m train.keep runs/students
 	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,8 @@ from edge_ser.calibration import RiskRow
 RISKS = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Shares of wrong answers for which thresholds are stored."""
 
+ONE_SIDED_95 = 1.64
+"""Standard errors."""
 _TEMPERATURES = np.geomspace(0.3, 5.0, 400)
 
 
@@ -62,6 +66,20 @@ def risk_rows(
             ruled_out_below = np.floor(_conformal_threshold(probabilities, truth, risk) * 1e4) / 1e4
             rows.append(RiskRow(risk, min(1.0, float(certain_from)), float(ruled_out_below)))
     return tuple(rows)
+
+
+def strictest_rows(tables: Sequence[tuple[RiskRow, ...]]) -> tuple[RiskRow, ...]:
+    """Return the rows that hold by every table, such as with the voice unknown and known."""
+    by_risk = [{row.risk: row for row in table} for table in tables]
+    shared = sorted(set.intersection(*(set(table) for table in by_risk)))
+    return tuple(
+        RiskRow(
+            risk,
+            max(table[risk].min_confidence for table in by_risk),
+            min(table[risk].min_probability for table in by_risk),
+        )
+        for risk in shared
+    )
 
 
 def _selective_threshold(

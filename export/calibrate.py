@@ -7,15 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ser.calibration import Calibration, RiskRow
-from edge_ser.calibration_fit import RISKS, fit_temperature, negative_log_likelihood, risk_rows
+from edge_ser.calibration import Calibration
+from edge_ser.calibration_fit import (
+    ONE_SIDED_95,
+    RISKS,
+    fit_temperature,
+    negative_log_likelihood,
+    risk_rows,
+    strictest_rows,
+)
 
 __all__ = ["DEFAULT_RISK", "RISKS", "fit_calibration", "negative_log_likelihood"]
 
 DEFAULT_RISK = 0.15
 _NOISE_ALLOWED = 0.01
-_CAUTION = 1.64
-"""Standard errors: one-sided 95 %."""
 
 
 def fit_calibration(
@@ -40,22 +45,8 @@ def fit_calibration(
     temperature = fit_temperature(np.concatenate(list(states)), np.tile(truth, len(states)))
     plain = Calibration(temperature, DEFAULT_RISK, ())
     floor = _noise_floor([float(plain.probabilities(rows).max()) if len(rows) else 0.0 for rows in noise_logits])
-    tables = [risk_rows(plain.probabilities(logits), truth, floor, _CAUTION) for logits in states]
-    return Calibration(round(temperature, 4), DEFAULT_RISK, _strictest(tables))
-
-
-def _strictest(tables: Sequence[tuple[RiskRow, ...]]) -> tuple[RiskRow, ...]:
-    """Return the rows that hold by every table."""
-    by_risk = [{row.risk: row for row in table} for table in tables]
-    shared = sorted(set.intersection(*(set(table) for table in by_risk)))
-    return tuple(
-        RiskRow(
-            risk,
-            max(table[risk].min_confidence for table in by_risk),
-            min(table[risk].min_probability for table in by_risk),
-        )
-        for risk in shared
-    )
+    tables = [risk_rows(plain.probabilities(logits), truth, floor, ONE_SIDED_95) for logits in states]
+    return Calibration(round(temperature, 4), DEFAULT_RISK, strictest_rows(tables))
 
 
 def _noise_floor(confidences: Sequence[float]) -> float:

@@ -171,7 +171,7 @@ def commands(manifest: Manifest) -> str:
 def _training(suffix: str) -> list[str]:
     """Return the commands of both stages; each encoder begins with the weights of the one before it."""
     told = "--teacher TEACHER --spoken runs/spoken"
-    encoders = ["encoder", "encoder-longer", *([f"encoder{suffix}"] if suffix else [])]
+    encoders = ["encoder", "encoder-longer", "encoder-cut", *([f"encoder{suffix}"] if suffix else [])]
     lines = ["python -m train.speak --out runs/spoken"]
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""

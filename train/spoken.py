@@ -12,13 +12,15 @@ from edge_ser.quality import spoken_part
 from edge_ser.sources import read_samples
 
 
-@lru_cache(maxsize=1000)
 def read_spoken(path: Path) -> NDArray[np.float32]:
-    """Return a recording from the beginning of its speech to the end, mono float32 (n,) at 16 kHz; not to be changed.
+    """Return a recording from the beginning of its speech to the end, mono float32 (n,) at 16 kHz.
 
     Raises:
         AudioFormatError: The file cannot be read.
     """
-    samples = spoken_part(read_samples(path))[1]
-    samples.setflags(write=False)
-    return samples
+    return _cut(path).copy()
+
+
+@lru_cache(maxsize=1000)
+def _cut(path: Path) -> NDArray[np.float32]:
+    return spoken_part(read_samples(path))[1]

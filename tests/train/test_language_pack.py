@@ -17,10 +17,10 @@ from edge_ser.bundle import Bundle  # noqa: E402
 from edge_ser.corpus import FOUR_CLASSES, read_manifest  # noqa: E402
 from edge_ser.errors import ConfigError  # noqa: E402
 from edge_ser.language_pack import LanguagePack  # noqa: E402
-from edge_ser.sources import read_samples  # noqa: E402
 from edge_ser.testing import write_tiny_bundle  # noqa: E402
 from train.checkpoint import save_checkpoint  # noqa: E402
 from train.language_pack import main  # noqa: E402
+from train.spoken import read_spoken  # noqa: E402
 from train.students import language_pack_trial  # noqa: E402
 from train.students.config import StudentConfig  # noqa: E402
 from train.students.keep import read_student, save_student  # noqa: E402
@@ -82,7 +82,7 @@ def test_no_pack_and_a_pack_of_zeros_are_the_student_as_it_is(student: Student, 
     nothing = LanguagePack(*(matrix[0].numpy() for matrix in zeros.values()))
     expected = []
     for clip in clips:
-        audio, voice = torch.from_numpy(read_samples(clip.path))[None], torch.zeros(1, 4 * WIDTH + 1)
+        audio, voice = torch.from_numpy(read_spoken(clip.path))[None], torch.zeros(1, 4 * WIDTH + 1)
         expected.append(student(audio, *zeros.values(), voice)[0][0].numpy())
     for pack in (None, nothing):
         assert np.allclose(logits_of(student, heard, pack, FRESH), expected, atol=1e-5)
@@ -165,7 +165,7 @@ def test_the_command_writes_a_bundle_that_answers_as_the_student_with_its_pack(
     for model, is_same in ((pack_bundle.folder, True), (bundle, False)):
         recognizer = edge_ser.load(model)
         for clip, shares in zip(clips, expected, strict=True):
-            got = recognizer.judge(read_samples(clip.path)).probabilities
+            got = recognizer.judge(read_spoken(clip.path)).probabilities
             assert np.allclose([got[label] for label in FOUR_CLASSES], shares, atol=1e-3) == is_same
 
 

@@ -69,7 +69,7 @@ class Listened:
 def listen(student: Student, clips: Sequence[Clip], labels: Sequence[str], seed: int = 0) -> Listened:
     """Return what a student makes of labelled clips, for several voices known of each clip's speaker."""
     longest = 8 * 16_000
-    heard = [student.listen(torch.from_numpy(read_spoken(clip.path)[:longest].copy())[None])[2:] for clip in clips]
+    heard = [student.listen(torch.from_numpy(read_spoken(clip.path)[:longest])[None])[2:] for clip in clips]
     truth = [labels.index(clip.emotion) for clip in clips]
     speakers = [clip.speaker for clip in clips]
     embeddings = [embedding.numpy() for _, embedding in heard]

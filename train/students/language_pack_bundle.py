@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_ser.bundle import Bundle
 from edge_ser.calibration import Calibration
-from edge_ser.calibration_fit import fit_temperature, risk_rows
+from edge_ser.calibration_fit import ONE_SIDED_95, fit_temperature, risk_rows, strictest_rows
 from edge_ser.corpus import Clip
 from edge_ser.language_pack import LanguagePack
 from edge_ser.manifest import PACK_NAME, TrainingCorpus
@@ -70,7 +70,8 @@ def _calibration(old: Calibration, held: Held, confused: Floats | None) -> Calib
     floor = max(strictest, default=1.0)
     if confused is not None:
         floor = float(np.quantile(plain.probabilities(confused).max(1), 1 - _NOISE_ALLOWED)) if len(confused) else 0.0
-    return replace(plain, risks=risk_rows(plain.probabilities(logits), truth, floor))
+    tables = [risk_rows(plain.probabilities(rows), held.truth, floor, ONE_SIDED_95) for rows in held.after]
+    return replace(plain, risks=strictest_rows(tables))
 
 
 def _card(name: str, base: str, corpus: TrainingCorpus, language: str, worth: Sequence[Mapping[str, Any]]) -> str:

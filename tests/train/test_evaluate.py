@@ -17,10 +17,10 @@ import train.evaluate
 from edge_ser.bundle import Bundle
 from edge_ser.corpus import Clip, read_manifest
 from edge_ser.recognizer import EmotionRecognizer
-from edge_ser.sources import read_samples
 from edge_ser.testing import write_tiny_bundle
 from train.evaluate import home_corpora, main, unseen_clips
 from train.listening import Listener
+from train.spoken import read_spoken
 
 HEARD_BY_TRAINING = {"train": ["alpha_00", "alpha_01"], "validation": ["alpha_02"]}
 WARM_AFTER = 5
@@ -58,7 +58,7 @@ def test_in_turn_the_answers_are_the_runtimes_own(clips: list[Clip], tmp_path: P
     voices: dict[str, edge_ser.VoiceProfile] = {}
     for row, number in enumerate(warm.clips[: len(clips)]):
         voice = voices.setdefault(clips[number].speaker, edge_ser.VoiceProfile())
-        judgement = recognizer.judge(read_samples(clips[number].path), voice=voice)
+        judgement = recognizer.judge(read_spoken(clips[number].path), voice=voice)
         assert warm.heard[row] == judgement.voice_utterances
         expected = [judgement.probabilities[label] for label in recognizer.labels]
         assert np.allclose(warm.probabilities[row], expected, atol=1e-6)

@@ -52,6 +52,7 @@ def hardships(data: Path) -> dict[str, Change]:
         "telephone codec": lambda wave, rng: telephone_codec(wave),
         "10 % slower": lambda wave, rng: change_speed(wave, 0.9),
         "10 % faster": lambda wave, rng: change_speed(wave, 1.1),
+        "1 s of silence around": in_silence,
         **{f"first {seconds:g} s of speech": short(seconds) for seconds in SHORT_CUTS_S},
     }
 
@@ -66,6 +67,13 @@ def clipped(wave: Wave) -> Wave:
     """Return the wave so loud that its loudest samples, one in twenty, are cut off at full scale."""
     edge = max(float(np.quantile(np.abs(wave), 1 - _CLIPPED_SHARE)), 1e-6)
     return np.clip(wave / np.float32(edge), -1.0, 1.0)
+
+
+def in_silence(wave: Wave, rng: np.random.Generator) -> Wave:
+    """Return the wave with a second of faint noise before and after it, 70 dB below its peak."""
+    around = np.pad(wave, SAMPLE_RATE_HZ)
+    floor = np.float32(np.abs(wave).max() * 10 ** (-70 / 20))
+    return around + rng.standard_normal(around.size).astype(np.float32) * floor
 
 
 def telephone_codec(wave: Wave) -> Wave:

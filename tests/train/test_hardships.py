@@ -15,6 +15,7 @@ from train.hardships import (
     clipped,
     first_speech,
     hardships,
+    in_silence,
     sounds_without_speech,
     speech_start,
     telephone_codec,
@@ -33,6 +34,13 @@ def test_level_and_clipping(speech: np.ndarray) -> None:
     loud = clipped(speech)
     assert np.abs(loud).max() == 1.0
     assert np.mean(np.abs(loud) >= 0.999) == pytest.approx(0.05, abs=0.005)
+
+
+def test_silence_around_speech_is_quiet_and_leaves_speech_as_it_is(speech: np.ndarray) -> None:
+    around = in_silence(speech, np.random.default_rng(0))
+    assert around.size == speech.size + 32_000
+    assert np.abs(around[:16_000]).max() < 0.01 * np.abs(speech).max()
+    assert np.allclose(around[16_000:-16_000], speech, atol=0.01 * np.abs(speech).max())
 
 
 def test_the_telephone_keeps_low_pitches_and_loses_high_ones() -> None:

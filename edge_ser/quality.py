@@ -19,6 +19,8 @@ _CLIPPED_SHARE = 0.2
 _SPEECH_PROBABILITY = 0.5
 _MIN_SPEECH_S = 0.09
 """Three of the detector's frames: a short word, and more than a click."""
+_SHORTEST_PART_S = 0.5
+"""Of a recording that has as much: a word at its very edge is long enough to be judged."""
 
 
 def rejection(utterance: NDArray[np.float32], min_duration_s: float) -> str | None:
@@ -77,10 +79,12 @@ def spoken_part(samples: NDArray[np.float32]) -> tuple[Speech, NDArray[np.float3
     if sum(value >= _SPEECH_PROBABILITY for value in probabilities) < _MIN_SPEECH_S * frames_per_s:
         return Speech.NONE, samples
     sure = surest_mean(probabilities, int(options.min_speech_s * frames_per_s)) >= options.certain_probability
-    start, end = (
-        round(edge * detector.frame_samples) for edge in _edges(np.array(probabilities), options, frames_per_s)
-    )
-    return Speech.CLEAR if sure else Speech.UNCLEAR, samples[max(0, start) : end]
+    edges = _edges(np.array(probabilities), options, frames_per_s)
+    start, end = (max(0, round(edge * detector.frame_samples)) for edge in edges)
+    shortest = round(_SHORTEST_PART_S * SAMPLE_RATE_HZ)
+    end = min(max(end, start + shortest), samples.size)
+    start = max(0, min(start, end - shortest))
+    return Speech.CLEAR if sure else Speech.UNCLEAR, samples[start:end]
 
 
 def _edges(probabilities: NDArray[np.float64], options: SegmenterOptions, frames_per_s: float) -> tuple[float, float]:

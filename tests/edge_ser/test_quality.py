@@ -62,6 +62,8 @@ def test_speech_is_clear_where_a_quarter_of_a_second_is(
             20 - 0.3 / 0.032,
             160 + 0.2 / 0.032,
         ),  # a pause
+        ([0.99] * 4 + [0.0] * 196, 0, 0.5 / 0.032),  # a word at the very beginning, and as much as can be judged
+        ([0.0] * 196 + [0.99] * 4, 200 - 0.5 / 0.032, 200),
         ([0.4] * 200, 0, 200),  # nobody speaks
     ],
 )

@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py [MODEL] [--clips N]
 
-Clips of unseen speakers (EDGE_SER_DATA) of the corpora that the model was trained on are judged as they are and after
-each change; a row is UA over the same clips, cold, and the change in points, paired.
+Clips of unseen speakers (EDGE_SER_DATA) of the corpora that the model was trained on are judged without the silence
+around them, and after each change; a row is UA over the same clips, cold, and the change in points, paired.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> int:
         f"{recognizer.model}: {figures['clips']} clips of {figures['speakers']} unseen speakers ({', '.join(home)}), "
         "cold, 95 % intervals"
     )
-    print(f"  {'as they are':<24} UA {figures['ua']:.3f} {_interval(figures['ua_interval'], '.3f')}")
+    print(f"  {'without its silence':<24} UA {figures['ua']:.3f} {_interval(figures['ua_interval'], '.3f')}")
     for place, (name, change) in enumerate(hardships(data).items()):
         answers = listener.changed(told, partial(with_own_chance, change, place), name)
         paired = difference(clean, answers)

@@ -89,10 +89,20 @@ def spoken_part(samples: NDArray[np.float32]) -> tuple[Speech, NDArray[np.float3
 
 def _edges(probabilities: NDArray[np.float64], options: SegmenterOptions, frames_per_s: float) -> tuple[float, float]:
     """Return where an utterance begins and ends, in frames, which may lie outside of the recording."""
-    speech = np.flatnonzero(probabilities >= options.threshold)
-    earliest = max(0, int(speech[0] - options.longest_pre_roll_s * frames_per_s))
-    hint = earliest + int(np.argmax(probabilities[earliest:] >= options.hint_probability))
-    after = probabilities[speech[-1] :] < options.release_threshold
-    end = speech[-1] + (int(np.argmax(after)) if after.any() else after.size)
-    start = max(hint - options.pre_roll_s * frames_per_s, speech[0] - options.longest_pre_roll_s * frames_per_s)
+    begin, end = _speech(probabilities, options, frames_per_s)
+    earliest = begin - options.longest_pre_roll_s * frames_per_s
+    first = max(0, int(earliest))
+    hint = first + int(np.argmax(probabilities[first:] >= options.hint_probability))
+    start = max(hint - options.pre_roll_s * frames_per_s, earliest)
     return start, end + options.post_roll_s * frames_per_s
+
+
+def _speech(probabilities: NDArray[np.float64], options: SegmenterOptions, frames_per_s: float) -> tuple[int, int]:
+    """Return the first frame of speech and the one after the last, without scraps that a stream would reject."""
+    is_speech, goes_on = probabilities >= options.threshold, False
+    for place, probability in enumerate(probabilities):
+        goes_on = is_speech[place] = is_speech[place] or (goes_on and bool(probability >= options.release_threshold))
+    frames = np.flatnonzero(is_speech)
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > options.hangover_s * frames_per_s) + 1)
+    long = [run for run in runs if run.size >= int(options.min_speech_s * frames_per_s)] or runs
+    return int(long[0][0]), int(long[-1][-1]) + 1

@@ -108,7 +108,7 @@ def hear_shots(recognizer: EmotionRecognizer, shots: Sequence[Shot]) -> tuple[li
             skipped.append(Skipped(shot.path, f"it is the same recording as {first.path}{_labelled(first, same)}"))
             contradicted |= set() if same else {sound}
             continue
-        samples = spoken_part(samples)[1]
+        samples = spoken_part(samples)[1].copy()
         judgement, answer = recognizer.listen(samples, transcript=shot.transcript)
         reason = _REJECTIONS.get(judgement.rejection or "")
         if reason is None:

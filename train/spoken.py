@@ -23,4 +23,5 @@ def read_spoken(path: Path) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1000)
 def _cut(path: Path) -> NDArray[np.float32]:
-    return spoken_part(read_samples(path))[1]
+    # A copy: a part would keep the whole recording.
+    return spoken_part(read_samples(path))[1].copy()

@@ -86,22 +86,27 @@ class TrainingEncoder(nn.Module):
         vector = (self.vector(embedding).float() - targets.vector) * said
         emotion = (self.emotion(embedding).float() - targets.emotion) * said
         emotion = emotion / self.pooled.within[-emotion.shape[1] :]
-        within = _within(vector, speakers) / self.pooled.within[: vector.shape[1]]
+        within = _within(vector, said, speakers) / self.pooled.within[: vector.shape[1]]
         presence = self.speech.presence(frames).float().squeeze(-1)
         return {
             "frame": (((guess - batch.frames) ** 2) * weight).sum() / (weight.sum() * guess.shape[-1]),
             "vector": nn.functional.smooth_l1_loss(vector, torch.zeros_like(vector)),
             "within": within.square().mean(),
             "emotion": nn.functional.smooth_l1_loss(emotion, torch.zeros_like(emotion)),
-            "emotion_within": _within(emotion, speakers).square().mean(),
+            "emotion_within": _within(emotion, said, speakers).square().mean(),
             "presence": nn.functional.binary_cross_entropy_with_logits(presence, batch.spoken),
         }
 
 
-def _within(errors: Tensor, speakers: int) -> Tensor:
-    """Return the errors (speakers x 4, K) of the speakers' utterances without each speaker's mean."""
+def _within(errors: Tensor, said: Tensor, speakers: int) -> Tensor:
+    """Return errors (speakers x 4, K) of the speakers' utterances less each speaker's mean over those that were said.
+
+    `said` (B, 1) is 0 where nobody speaks; such errors are zero, and stay so.
+    """
     groups = errors[: speakers * UTTERANCES].view(speakers, UTTERANCES, -1)
-    return (groups - groups.mean(1, keepdim=True)) * (UTTERANCES / (UTTERANCES - 1)) ** 0.5
+    weights = said[: speakers * UTTERANCES].view(speakers, UTTERANCES, 1)
+    mean = (groups * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1.0)
+    return (groups - mean) * weights * (UTTERANCES / (UTTERANCES - 1)) ** 0.5
 
 
 class EncoderRun:

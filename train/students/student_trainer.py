@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 from edge_ser.corpus import FOUR_CLASSES
 from edge_ser.errors import ConfigError
 from edge_ser.prosody import prosody
-from edge_ser.sources import read_samples
 from train.augment import Augmenter, Chances
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
 from train.splits import Split
+from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
 from train.students.config import StudentConfig
 from train.students.examiner import Examiner
@@ -290,7 +290,7 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     embeddings = embeddings_of(state.first, bank, augmenter, settings)
     everybody = torch.from_numpy(np.concatenate(embeddings))
     reads_prosody = [student for student in state.everyone() if isinstance(student.fusion, HumpCatFusion)]
-    numbers = [prosody(read_samples(clip.path)) for clip in split.train[::4]] if reads_prosody else []
+    numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
     for student in reads_prosody:

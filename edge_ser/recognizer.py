@@ -110,7 +110,8 @@ class EmotionRecognizer:
     ) -> Emotion:
         """Return how one utterance was said; what a stream would reject or not even hear comes back uncertain.
 
-        Silence before and after speech is cut off first, as a stream would; the event's times are those of the samples.
+        Silence before and after speech is cut off first, as a stream would; pauses inside stay, so talk of many
+        sentences is better given to a stream. The event's times are those of the samples.
 
         Args:
             samples: Float32 or float64 in [-1, 1], or int16, shape (n,) or (n, channels).

@@ -236,6 +236,15 @@ def test_an_answer_is_certain_only_about_clear_speech(
     assert len(event.candidates) == (len(event.probabilities) if speech is Speech.NONE else 1)
 
 
+def test_what_is_judged_is_the_spoken_part(recognizer: EmotionRecognizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = noise(4)
+    part = sound[RATE_HZ : 3 * RATE_HZ]
+    monkeypatch.setattr("edge_ser.recognizer.spoken_part", lambda samples: (Speech.CLEAR, part))
+    event, judged = recognizer.recognize(sound), recognizer.judge(part)
+    assert event.probabilities == judged.probabilities != recognizer.judge(sound).probabilities
+    assert (event.start_s, event.end_s) == (0.0, 4.0)
+
+
 @pytest.mark.usefixtures("real_speech_detection")
 @pytest.mark.parametrize(
     "sound",

@@ -15,7 +15,7 @@ import edge_ser  # noqa: E402
 import export.to_onnx  # noqa: E402
 from edge_ser.bundle import Bundle  # noqa: E402
 from edge_ser.corpus import read_manifest  # noqa: E402
-from edge_ser.quality import spoken_part
+from edge_ser.quality import spoken_part  # noqa: E402
 from edge_ser.sources import read_samples  # noqa: E402
 from export.card import main as card  # noqa: E402
 from export.quantize import main as quantize  # noqa: E402

@@ -1,4 +1,4 @@
-"""A scripted detector, a recognizer without a model, and sound that detectors take for a voice."""
+"""A scripted detector, a recognizer without a model, streams of both, and sound that detectors take for a voice."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ser.events import Event
 from edge_ser.hearing import Heard
 from edge_ser.judgement import Judgement
+from edge_ser.segmenter_options import SegmenterOptions
+from edge_ser.stream import Stream
 from edge_ser.voice import VoiceProfile
 
 RATE_HZ = 16_000
@@ -131,3 +134,19 @@ def voice_like(seconds: float, rms_dbfs: float = -25.0, seed: int = 0) -> NDArra
     sound *= np.clip(0.5 + 0.7 * np.sin(syllable), 0.03, 1.0)
     sound += 0.01 * rng.standard_normal(sound.size)
     return (sound / sound.std() * 10 ** (rms_dbfs / 20)).clip(-1, 1).astype(np.float32)
+
+
+SMALL = SegmenterOptions(max_utterance_s=2.0, cut_search_s=0.8)
+
+
+def new_stream(recognizer: FakeRecognizer | None = None, **settings) -> Stream:
+    settings = {"detector": ScriptedDetector(), "options": SMALL, **settings}
+    return Stream(recognizer or FakeRecognizer(), **settings)
+
+
+def whole(stream: Stream, samples: np.ndarray) -> list[Event]:
+    return stream.push(samples) + stream.finish()
+
+
+def of_type(events: list[Event], *types: type) -> list[Event]:
+    return [event for event in events if isinstance(event, types)]

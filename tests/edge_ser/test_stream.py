@@ -11,41 +11,27 @@ from hypothesis import strategies as st
 
 from edge_ser.errors import AudioDeviceError, AudioFormatError, ConfigError
 from edge_ser.events import DeviceLost, DeviceRestored, Emotion, Event, Overflow, Rejected, SpeechStarted, Summary
-from edge_ser.quality import Speech
-from edge_ser.segmenter_options import SegmenterOptions
-from edge_ser.stream import Stream
-from edge_ser.vad import SileroDetector, WebRtcDetector, is_graded
+from edge_ser.vad import SileroDetector
 from edge_ser.voice import VoiceProfile
 from tests.edge_ser.fakes import (
     RATE_HZ,
+    SMALL,
     FakeRecognizer,
     ScriptedDetector,
+    new_stream,
+    of_type,
     scripted_audio,
     voice_like,
+    whole,
     without_latency,
 )
-
-SMALL = SegmenterOptions(max_utterance_s=2.0, cut_search_s=0.8)
 
 scripts = st.lists(st.tuples(st.booleans(), st.floats(0.01, 1.5)), max_size=7)
 cuts = st.lists(st.floats(0.0, 1.0), max_size=12)
 
 
-def new_stream(recognizer: FakeRecognizer | None = None, **settings) -> Stream:
-    settings = {"detector": ScriptedDetector(), "options": SMALL, **settings}
-    return Stream(recognizer or FakeRecognizer(), **settings)
-
-
 def chunks_of(samples: np.ndarray, shares: list[float]) -> list[np.ndarray]:
     return np.split(samples, sorted(int(share * samples.size) for share in shares))
-
-
-def whole(stream: Stream, samples: np.ndarray) -> list[Event]:
-    return stream.push(samples) + stream.finish()
-
-
-def of_type(events: list[Event], *types: type) -> list[Event]:
-    return [event for event in events if isinstance(event, types)]
 
 
 @given(script=scripts, shares=cuts)
@@ -234,63 +220,6 @@ def test_a_voice_of_another_model_is_refused_at_once_and_changes_nothing():
     with pytest.raises(ConfigError, match="fresh"):
         stream.voice = other
     assert stream.voice is voice
-
-
-class DoubtfulDetector(ScriptedDetector):
-    """Is never sure."""
-
-    def __call__(self, frame):
-        return min(super().__call__(frame), 0.7)
-
-
-@pytest.mark.parametrize("partials", [False, True])
-def test_what_neither_detector_nor_model_is_sure_of_is_not_speech(partials):
-    stream = new_stream(FakeRecognizer(uncertain=True), detector=DoubtfulDetector(), partials=partials)
-    events = whole(stream, scripted_audio([(False, 1.0), (True, 1.5), (False, 2.0), (True, 3.0), (False, 1.0)]))
-    rejected = of_type(events, Rejected)
-    assert len(rejected) >= 3 and {event.reason for event in rejected} == {"not_speech"}
-    assert of_type(events, Emotion) == []
-    assert stream.ledger.rejected_samples == sum(round((one.end_s - one.start_s) * RATE_HZ) for one in rejected)
-    assert stream.voice.utterances == 0
-
-
-@pytest.mark.parametrize(
-    ("recognizer", "detector"),
-    [
-        (FakeRecognizer(uncertain=True), ScriptedDetector()),
-        (FakeRecognizer(uncertain=False), DoubtfulDetector()),
-    ],
-)
-def test_the_doubt_of_one_of_them_loses_no_word(recognizer, detector):
-    events = whole(new_stream(recognizer, detector=detector), scripted_audio([(True, 1.0), (False, 1.0)]))
-    assert len(of_type(events, Emotion)) == 1
-
-
-@pytest.mark.parametrize("surest", [0.93, 0.97])
-def test_an_answer_is_certain_only_where_the_detector_is_sure_too(surest):
-    class SurerDetector(ScriptedDetector):
-        def __call__(self, frame):
-            return min(super().__call__(frame), surest)
-
-    sure = FakeRecognizer(uncertain=False)
-    stream = new_stream(sure, detector=SurerDetector(), options=SegmenterOptions(), partials=True)
-    events = stream.push(scripted_audio([(True, 2.0), (False, 1.0)]))
-    answers = [*of_type(events, Emotion), stream.revise(1, transcript="really")]
-    assert len(answers) >= 3
-    assert {answer.uncertain for answer in answers} == {surest < 0.95}
-    assert all(answer.emotion in answer.candidates for answer in answers)
-
-
-@pytest.mark.parametrize("speech", list(Speech))
-def test_where_a_detector_only_votes_another_is_asked_before_an_answer_is_certain(speech, monkeypatch):
-    monkeypatch.setattr("edge_ser.stream.is_graded", lambda detector: False)
-    monkeypatch.setattr("edge_ser.answering.speech_in", lambda samples: speech)
-    events = whole(new_stream(FakeRecognizer(uncertain=False)), scripted_audio([(True, 1.0), (False, 1.0)]))
-    assert [event.uncertain for event in of_type(events, Emotion)] == [speech is not Speech.CLEAR]
-
-
-def test_only_votes_are_not_graded():
-    assert is_graded(SileroDetector()) and is_graded(ScriptedDetector()) and not is_graded(WebRtcDetector())
 
 
 def test_the_risk_reaches_the_model():

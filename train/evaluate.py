@@ -2,10 +2,11 @@
 
     python -m train.evaluate mdat-int8 --data FOLDER --out benchmarks/results/mdat-int8.json
 
-FOLDER holds speech/manifest.csv, noise/noise.csv and rir/rir.csv. Clips go through the runtime: cold, each with a fresh
-voice, and warm, each speaker's clips in random orders through one voice, scored from the 11th on. Corpora whose other
-speakers the model was trained on are its home. Intervals are 95 % bootstraps over speakers, or over clips where there
-are fewer than ten speakers. No speaker of training or validation is ever scored.
+FOLDER holds speech/manifest.csv, noise/noise.csv and rir/rir.csv. Clips go through the runtime, cut to their speech as
+`recognize` cuts them: cold, each with a fresh voice, and warm, each speaker's clips in random orders through one voice,
+scored from the 11th on. Corpora whose other speakers the model was trained on are its home. Intervals are 95 %
+bootstraps over speakers, or over clips where there are fewer than ten speakers. No speaker of training or validation is
+ever scored.
 """
 
 from __future__ import annotations

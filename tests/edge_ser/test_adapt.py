@@ -19,7 +19,9 @@ from edge_ser.adapt_report import AdaptReport
 from edge_ser.bundle import Bundle
 from edge_ser.cli import main
 from edge_ser.errors import BundleError, ConfigError
-from edge_ser.shots import Shot, list_shots
+from edge_ser.quality import Speech
+from edge_ser.shots import Shot, hear_shots, list_shots
+from edge_ser.sources import read_samples
 from edge_ser.stream import Stream
 from edge_ser.testing import EMBEDDING_SIZE, write_tiny_bundle
 from edge_ser.voice import VoiceProfile
@@ -71,6 +73,19 @@ def mine(base: Path, report: AdaptReport) -> edge_ser.EmotionRecognizer:
 @pytest.mark.parametrize("label", ["happy", "sad", "tired"])
 def test_it_has_learnt_the_clips_labels_the_new_one_too(mine: edge_ser.EmotionRecognizer, label: str) -> None:
     assert [mine.judge(tone(PITCH_HZ[label], seed)).emotion for seed in range(20, 25)] == [label] * 5
+
+
+def test_clips_are_learnt_from_without_the_silence_around_their_speech(
+    base: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_ser.shots.spoken_part", lambda samples: (Speech.CLEAR, samples[1_000:7_500]))
+    recognizer = edge_ser.load(base, threads=1)
+    heard, skipped = hear_shots(recognizer, list_shots(shots))
+    assert heard and not skipped
+    for item in heard:
+        part = read_samples(item.shot.path)[1_000:7_500]
+        assert np.array_equal(item.samples, part)
+        assert np.array_equal(item.heard.outputs["logits"], recognizer.listen(part)[1].outputs["logits"])
 
 
 def test_the_report_tells_what_it_was_worth_on_clips_left_out(report: AdaptReport) -> None:

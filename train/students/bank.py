@@ -53,7 +53,7 @@ class Recording:
     repeat: int = 1
     """How often it comes in one epoch."""
     variants: int = 1
-    """In how many forms it is kept, the first as recorded."""
+    """In how many forms it is kept, the first at its own speed."""
 
 
 @dataclass(frozen=True)

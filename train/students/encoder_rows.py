@@ -18,7 +18,7 @@ from train.students.run_settings import EncoderSettings
 UTTERANCES = 4
 """Utterances of one speaker that stand together."""
 _TYPICAL_S = 2.6
-SILENT_SHARE = 0.6
+_SILENT_SHARE = 0.6
 """Of the batches: rows have silence before and after the utterance."""
 
 
@@ -67,7 +67,7 @@ class EncoderRows(Dataset[EncoderBatch]):
         frames = int(np.median([item.frames for item in items]))
         if rng.random() < 0.2:
             frames = min(frames, int(rng.integers(10, 40)))
-        silent = int(rng.integers(1, LONGEST_SILENCE_FRAMES + 1)) if rng.random() < SILENT_SHARE else 0
+        silent = int(rng.integers(1, LONGEST_SILENCE_FRAMES + 1)) if rng.random() < _SILENT_SHARE else 0
         items += [self.others[int(place)] for place in rng.choice(len(self.others), settings.others)]
         rows = [self._row(item, frames, silent, rng) for item in items]
         return EncoderBatch(*(torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True)))

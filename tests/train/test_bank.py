@@ -30,7 +30,7 @@ def recordings(tmp_path: Path) -> list[Recording]:
     for place, (seconds, label) in enumerate([(1.3, 2), (9.0, 0), (2.0, -1)]):
         path = tmp_path / f"{place}.wav"
         soundfile.write(path, 1e-3 * rng.standard_normal(int(16_000 * seconds)), 16_000)
-        made.append(Recording(path, f"s{place}", label))
+        made.append(Recording(path, f"s{place}" if label >= 0 else "", label))
     return made
 
 
@@ -119,6 +119,16 @@ def test_rows_have_silence_around_what_the_bank_holds(
         assert torch.all(batch.frames[batch.mask == 0] == 0)
         # However much silence there is, and however little of the speech: what is asked for stays the same.
         assert torch.equal(batch.pooled[0], batches[0].pooled[0])
+
+
+def test_a_voice_without_labels_stands_together_as_speakers_do(
+    spoken: Recording, recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
+) -> None:
+    voice = replace(spoken, speaker="another voice", label=-1)
+    bank = open_bank([spoken, voice, recordings[2]], FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
+    rows = EncoderRows(bank, Augmenter([], []), EncoderSettings("encoder", "clean", (), speakers=2, others=1), 0)
+    assert set(rows.speakers) == {"somebody", "another voice"}
+    assert [bank.recordings[item.recording] for item in rows.others] == [recordings[2]]
 
 
 def test_what_is_pooled_is_speech() -> None:

@@ -24,7 +24,7 @@ _SILENT_SHARE = 0.6
 
 @dataclass(frozen=True)
 class EncoderBatch:
-    """One step's rows: speakers x 4 utterances, then unlabelled ones."""
+    """One step's rows: speakers x 4 utterances, then sound that is nobody's in particular."""
 
     audio: Tensor
     """Float32 (B, frames x 640)."""
@@ -47,11 +47,11 @@ class EncoderRows(Dataset[EncoderBatch]):
         self.by_recording: dict[int, list[Item]] = {}
         for item in bank.items:
             self.by_recording.setdefault(item.recording, []).append(item)
-        labelled = [n for n in self.by_recording if bank.recordings[n].label >= 0]
-        self.others = [item for n, own in self.by_recording.items() if bank.recordings[n].label < 0 for item in own]
-        self.others += [item for n in labelled for item in self.by_recording[n] if item.label < 0]
+        voiced = [n for n in self.by_recording if bank.recordings[n].speaker]
+        self.others = [item for n, own in self.by_recording.items() if not bank.recordings[n].speaker for item in own]
+        self.others += [item for n in voiced for item in self.by_recording[n] if item not in self._acted(n)]
         self.speakers: dict[str, list[int]] = {}
-        for n in labelled:
+        for n in voiced:
             self.speakers.setdefault(bank.recordings[n].speaker, []).append(n)
         sizes = [len(own) * bank.recordings[own[0]].repeat for own in self.speakers.values()]
         self.chances = np.array(sizes) / np.sum(sizes)
@@ -86,8 +86,13 @@ class EncoderRows(Dataset[EncoderBatch]):
         return items
 
     def _variant(self, recording: int, rng: np.random.Generator) -> Item:
-        own = [item for item in self.by_recording[recording] if item.label >= 0]
+        own = self._acted(recording)
         return own[int(rng.integers(len(own)))]
+
+    def _acted(self, recording: int) -> list[Item]:
+        """Return the variants that sound as the recording was meant to, where that is known, or all."""
+        labelled = self.bank.recordings[recording].label >= 0
+        return [item for item in self.by_recording[recording] if item.label >= 0 or not labelled]
 
     def _row(self, item: Item, frames: int, silent: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
         """Return a recording's first frames among `silent` ones of silence, some before and some after."""

@@ -36,7 +36,8 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
         split: The clips of the corpora.
         data: The corpora's folder.
         settings: How often clips come, and in how many variants.
-        spoken: Folder of speech without labels, such as `train.speak` writes, or None.
+        spoken: Folder of speech without labels, such as `train.speak` writes, or None; each folder in it is one
+            voice's, as `train.voices` writes them.
     """
     repeat, variants = settings.repeat, settings.variants
     labelled = [
@@ -46,10 +47,12 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
     streaming = sorted((data / "streaming").rglob("*.opus"))
     sounds = list_sounds(data / "noise" / "noise.csv", "training")
     synthetic = sorted(spoken.glob("*.wav")) if spoken is not None else []
+    voices = sorted(spoken.glob("*/*.wav")) if spoken is not None else []
     return [
         *labelled,
         *(Recording(path, "", -1, variants=variants) for path in [*streaming, *sounds]),
         *(Recording(path, "", -1, variants=2) for path in synthetic),
+        *(Recording(path, path.parent.name, -1, variants=2) for path in voices),
     ]
 
 
@@ -79,6 +82,11 @@ def bill_of_materials(
     spoken = sum(recording.path.suffix == ".wav" and not recording.speaker for recording in recordings)
     if spoken:
         rows.append(_row("synthetic speech (espeak-ng, flite, festival; without labels)", "none needed", spoken))
+    changed = [recording for recording in recordings if recording.speaker and recording.label < 0]
+    if changed:
+        voices = len({recording.speaker for recording in changed})
+        name = "the corpora above in other voices (WORLD; without labels)"
+        rows.append(_row(name, "as theirs", len(changed), voices))
     noises = len(list_sounds(data / "noise" / "noise.csv", "training"))
     rows.append(_row("noise recordings", "CC0 or CC BY", noises))
     rooms = sum(len(list_sounds(data / "rir" / "rir.csv", side)) for side in ("training", "calibration"))

@@ -1,0 +1,83 @@
+"""Other voices: what changes, what stays, and that nobody's who chooses or judges is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+from train import voices  # noqa: E402
+from train.voices import Parts, Voice, changed, lent, put_together, shuffled, take_apart  # noqa: E402
+
+SAME = Voice(warp=np.ones(6), pitch=1.0, range=1.0, tempo=1.0, colour=np.zeros(4))
+
+
+@pytest.fixture
+def parts() -> Parts:
+    """A second and a half of a voice around 150 Hz with a formant at 1500 Hz."""
+    time = np.arange(300)
+    pitch = np.where(time % 60 < 45, 150.0 * 2.0 ** (0.3 * np.sin(time / 20.0)), 0.0)
+    bins = np.linspace(0.0, 8000.0, 513)
+    loudness = np.sin(time / 30.0)[:, None]
+    envelope = loudness + 3.0 * np.exp(-np.square((bins - 1500.0) / 300.0))
+    return Parts(pitch, envelope, np.full((300, 513), 0.1))
+
+
+def test_the_same_voice_changes_nothing(parts: Parts) -> None:
+    again = changed(parts, SAME, 150.0)
+    assert np.allclose(again.pitch_hz, parts.pitch_hz) and np.allclose(again.envelope, parts.envelope)
+
+
+def test_a_voice_has_its_own_pitch_range_tempo_and_tract(parts: Parts) -> None:
+    spoken = parts.pitch_hz > 0
+    higher = changed(parts, replace(SAME, pitch=1.5), 150.0)
+    assert np.allclose(higher.pitch_hz[spoken], 1.5 * parts.pitch_hz[spoken])
+    flat = changed(parts, replace(SAME, range=0.0), 150.0)
+    assert np.allclose(flat.pitch_hz[spoken], 150.0) and not flat.pitch_hz[~spoken].any()
+    assert len(changed(parts, replace(SAME, tempo=1.25), 150.0).pitch_hz) == 240
+    shorter = changed(parts, replace(SAME, warp=np.full(6, 1.2)), 150.0)
+    assert np.linspace(0.0, 8000.0, 513)[shorter.envelope[100].argmax()] == pytest.approx(1800.0, abs=20.0)
+
+
+def test_pieces_change_places_and_none_is_lost(parts: Parts) -> None:
+    numbered = replace(parts, pitch_hz=np.arange(300.0))
+    others = [shuffled(numbered, np.random.default_rng(seed)).pitch_hz for seed in range(8)]
+    assert all(sorted(other) == list(range(300)) for other in others)
+    assert any(not np.array_equal(other, np.arange(300.0)) for other in others)
+
+
+def test_words_are_lent_melody_and_loudness(parts: Parts) -> None:
+    words = Parts(np.full(200, 100.0), np.zeros((200, 513)), parts.aperiodicity[:200])
+    acted = lent(words, parts, 150.0)
+    assert len(acted.pitch_hz) == 200 and np.all(acted.pitch_hz > 120.0)
+    theirs = parts.envelope.mean(1)[np.linspace(0, 299, 200).round().astype(int)]
+    assert np.corrcoef(acted.envelope.mean(1), theirs)[0, 1] > 0.9
+
+
+def test_voices_are_reasonable_and_drawn_again_alike() -> None:
+    drawn = [Voice.draw(np.random.default_rng(seed)) for seed in range(200)]
+    assert min(voice.pitch for voice in drawn) > 0.35 and max(voice.pitch for voice in drawn) < 2.8
+    assert np.array_equal(drawn[3].warp, Voice.draw(np.random.default_rng(3)).warp)
+
+
+def test_without_sentences_it_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "speech"
+    empty.mkdir()
+    (empty / "manifest.csv").write_text(
+        "path,corpus,language,speaker,gender,emotion,emotion4,transcript,duration_s,licence,sha256\n", encoding="utf-8"
+    )
+    assert voices.main(["--data", str(tmp_path), "--out", str(tmp_path / "spoken")]) == 1
+    assert "python -m train.speak" in capsys.readouterr().err
+
+
+def test_a_wave_taken_apart_and_put_together_sounds_alike() -> None:
+    pytest.importorskip("pyworld", reason="pyworld is not installed; pip install pyworld 'setuptools<81'")
+    time = np.arange(16_000) / 16_000
+    wave = sum(np.sin(2 * np.pi * 150 * n * time) / n for n in range(1, 20)).astype(np.float32) * 0.1
+    taken = take_apart(wave)
+    assert np.median(taken.pitch_hz[20:-20]) == pytest.approx(150.0, rel=0.01)
+    again = take_apart(put_together(taken))
+    assert np.median(again.pitch_hz[20:-20]) == pytest.approx(150.0, rel=0.01)

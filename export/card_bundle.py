@@ -171,8 +171,8 @@ def commands(manifest: Manifest) -> str:
 def _training(suffix: str) -> list[str]:
     """Return the commands of both stages; each encoder begins with the weights of the one before it."""
     told = "--teacher TEACHER --spoken runs/spoken"
-    encoders = ["encoder", "encoder-longer", "encoder-cut", *([f"encoder{suffix}"] if suffix else [])]
-    lines = ["python -m train.speak --out runs/spoken"]
+    encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", *([f"encoder{suffix}"] if suffix else [])]
+    lines = ["python -m train.speak --out runs/spoken", "python -m train.voices --out runs/spoken"]
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""
         lines.append(f"python -m train.distill train/configs/students/{name}.toml {told}{start} --run runs/{name}")

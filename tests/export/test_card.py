@@ -142,6 +142,7 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
         "--start runs/encoder ",
         "--start runs/encoder-longer ",
         "--start runs/encoder-cut ",
+        "--start runs/encoder-voices ",
         "--encoder runs/encoder-research ",
     ]
     places = [card.index(step) for step in chain]

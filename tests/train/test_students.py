@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from train.students.config import SYSTEMS, StudentConfig  # noqa: E402
+from train.students.familiarity import Familiarity  # noqa: E402
 from train.students.histories import Histories, HistoryShares, voice_of  # noqa: E402
 from train.students.student import Student  # noqa: E402
 
@@ -69,6 +70,34 @@ def test_the_gate_closes_with_distance_once_it_has_learnt_to() -> None:
         return (student(*{**values, "voice": voice}.values())[0] - fresh).abs().max().item()
 
     assert moved_by(100.0) < 0.01 * moved_by(0.1)
+
+
+def test_trust_grows_with_what_was_heard_and_nothing_heard_is_no_trust() -> None:
+    voice = student_of("lora").voice
+    torch.nn.init.zeros_(voice.alone.weight)
+    torch.nn.init.zeros_(voice.alone.bias)
+    frames, embedding = torch.randn(1, 10, WIDTH), torch.randn(1, 2 * WIDTH)
+
+    def shares(counts: list[float]) -> list[float]:
+        told = [torch.cat([torch.tensor([[n]]), embedding * 0.5, torch.zeros(1, 2 * WIDTH)], dim=1) for n in counts]
+        opinions = [voice(frames, embedding, each)[1].detach() for each in told]
+        return [float((opinion @ opinions[-1].T).sum() / opinions[-1].square().sum()) for opinion in opinions]
+
+    nothing, one, five, twenty, _ = shares([0.0, 1.0, 5.0, 20.0, 1e6])
+    assert nothing == 0.0 and one < 0.2 and 0.3 < five < 0.6 and twenty > 0.8
+
+
+def test_what_lies_far_from_what_was_learnt_is_doubted_and_stays_the_same_answer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.randn(8, 40, generator=generator)
+    learnt = torch.randn(500, 8, generator=generator) @ plane + 0.1 * torch.randn(500, 40, generator=generator)
+    familiarity = Familiarity(40)
+    assert torch.equal(familiarity(learnt), torch.ones(500, 1))  # one that has learnt nothing doubts nothing
+    familiarity.directions = torch.zeros(40, 8)
+    familiarity.learn(learnt)
+    like, far = torch.randn(200, 8, generator=generator) @ plane, torch.randn(200, 40, generator=generator)
+    assert familiarity(like).max() < 1.1 and familiarity(far).min() > 1.2
+    assert familiarity(1e6 * far).max() < 10.0 and torch.isfinite(familiarity(0.0 * far)).all()
 
 
 def test_the_level_of_the_recording_does_not_matter(student: Student) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy")
+torch = pytest.importorskip("torch")
 from train import voices  # noqa: E402
 from train.voices import Parts, Voice, changed, lent, put_together, shuffled, take_apart  # noqa: E402
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from train.students.config import StudentConfig
+from train.students.familiarity import Familiarity
 from train.students.fusion import Fusion, Heard
 from train.students.fusions.camulenet import CamulenetFusion
 from train.students.fusions.hump_cat import HumpCatFusion
@@ -39,6 +40,7 @@ class Student(nn.Module):
         )
         self.voice = VoiceSense(config.speech_width, config.told_width, config.classes)
         self.fusion: Fusion = FUSIONS[config.system](config)
+        self.familiarity = Familiarity(2 * config.speech_width)
 
     @property
     def embedding_size(self) -> int:
@@ -64,4 +66,5 @@ class Student(nn.Module):
         """Return logits (B, C), embedding (B, D) and frames (B, T, W) for values in the order of `inputs`."""
         told = dict(zip(self.inputs, values, strict=True))
         heard = self.hear(told["audio"], told["voice"])
-        return heard.opinion + self.fusion(heard, told), heard.embedding, heard.frames
+        logits = (heard.opinion + self.fusion(heard, told)) / self.familiarity(heard.embedding)
+        return logits, heard.embedding, heard.frames

@@ -289,10 +289,13 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     settings, augmenter = state.settings, augmenter_of(data, CHANCES)
     embeddings = embeddings_of(state.first, bank, augmenter, settings)
     everybody = torch.from_numpy(np.concatenate(embeddings))
+    labelled = [recording for recording in bank.recordings if recording.label >= 0]
+    often = [rows for rows, about in zip(embeddings, labelled, strict=True) for _ in range(about.repeat)]
     reads_prosody = [student for student in state.everyone() if isinstance(student.fusion, HumpCatFusion)]
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
+        student.familiarity.learn(torch.from_numpy(np.concatenate(often)))
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)
         student.fusion.learn_prosody(torch.from_numpy(np.stack(numbers)))

@@ -13,7 +13,7 @@ class VoiceSense(nn.Module):
     """Frames, and the same frames relative to the speaker's own in their place the better the voice is known.
 
     A voice is `(utterances n, running mean m of the embedding, running deviation)`; the embedding e is mean and
-    deviation of an utterance's frames. With trust t = g n / (n + k), k learned, a frame f becomes
+    deviation of an utterance's frames. With trust t = g n^1.5 / (n^1.5 + k), k learned, a frame f becomes
 
         (1 - t) A f + t (B (f - m) / s + C v),
 
@@ -39,9 +39,11 @@ class VoiceSense(nn.Module):
         self.portrait = nn.Linear(4 * width, out, bias=False)
         self.alone = nn.Linear(2 * width, classes)
         self.against = nn.Linear(2 * width, classes)
-        self.log_patience = nn.Parameter(torch.tensor(0.7))
+        # Best for validation clips, as they are and in other voices: t of 0.15 after one utterance, 0.45 after 5, 0.75
+        # after 10, 0.95 and more from 20 on, which rises faster than n / (n + k).
+        self.log_patience = nn.Parameter(torch.tensor(2.5))
         # One number each: a weight for every channel would shut the gate for good in the first few steps.
-        self.openness = nn.Parameter(torch.tensor(3.0))
+        self.openness = nn.Parameter(torch.tensor(4.0))
         self.strictness = nn.Parameter(torch.tensor(0.7))
         nn.init.zeros_(self.portrait.weight)
 
@@ -60,7 +62,8 @@ class VoiceSense(nn.Module):
         # Where nothing was heard, everybody stands for the speaker: finite numbers, multiplied by a trust of 0.
         mean = known * mean + (1.0 - known) * self.everybody
         centre, own_spread = mean[:, :width], mean[:, width:].clamp(min=0.0) + 0.1
-        trust = heard / (heard + torch.exp(self.log_patience)) * self._gate(embedding[:, :width], centre)
+        often = heard * torch.sqrt(heard)
+        trust = often / (often + torch.exp(self.log_patience)) * self._gate(embedding[:, :width], centre)
         relative = (frames - centre.unsqueeze(1)) / own_spread.unsqueeze(1)
         portrait = torch.cat([(mean - self.everybody) / self.spread, deviation / self.spread], dim=-1)
         told = self.relative(relative) + self.portrait(portrait).unsqueeze(1)

@@ -7,8 +7,9 @@ A few dozen actors with a dozen sentences each are a narrow world: what a small 
 and of other people and languages little. WORLD (Morise et al. 2016; `pip install pyworld`) takes a clip apart into
 pitch, spectral envelope and aperiodicity. Three kinds of voices come of that, each with a channel of its own: an actor
 with another vocal tract, pitch, range and tempo; the same with the pieces of every clip in another order; and
-synthetic sentences (those in --out) with an actor's melody, loudness and spectral slope. Each folder is one voice's.
-No clip keeps a label, and no voice is made of a speaker who chooses or judges.
+synthetic sentences (those in --out) with an actor's melody, loudness and spectral slope. Each folder is one voice's,
+its name ends in the kind, and a file's in the emotion that was acted. No voice is made of a speaker who chooses or
+judges.
 """
 
 from __future__ import annotations
@@ -174,14 +175,14 @@ class Maker:
         middle_hz, voice = float(np.median(heard)) if len(heard) else 150.0, Voice.draw(rng)
         partial = folder.with_name(f".{name}")
         partial.mkdir(parents=True, exist_ok=True)
-        for number, parts in enumerate(acted):
+        for number, (clip, parts) in enumerate(zip(chosen, acted, strict=True)):
             if kind == "shuffled":
                 parts = shuffled(parts, rng)
             if kind == "lent":
                 said = read_spoken(self.words[int(rng.integers(len(self.words)))])[: 5 * SAMPLE_RATE_HZ]
                 parts = lent(take_apart(said), parts, middle_hz)
             wave = put_together(changed(parts, voice, middle_hz))
-            soundfile.write(partial / f"{number:03d}.wav", wave, SAMPLE_RATE_HZ, subtype="PCM_16")
+            soundfile.write(partial / f"{number:03d}-{clip.emotion}.wav", wave, SAMPLE_RATE_HZ, subtype="PCM_16")
         partial.rename(folder)
         return len(acted)
 

@@ -54,6 +54,9 @@ class Recording:
     """How often it comes in one epoch."""
     variants: int = 1
     """In how many forms it is kept, the first at its own speed."""
+    acted: int = -1
+    """Index of the emotion that its actor meant, where the voice is another: no label of the corpus's, for what was
+    changed may sound otherwise."""
 
 
 @dataclass(frozen=True)

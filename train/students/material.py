@@ -52,8 +52,15 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
         *labelled,
         *(Recording(path, "", -1, variants=variants) for path in [*streaming, *sounds]),
         *(Recording(path, "", -1, variants=2) for path in synthetic),
-        *(Recording(path, path.parent.name, -1, variants=2) for path in voices),
+        *(Recording(path, path.parent.name, -1, variants=2, acted=_acted(path)) for path in voices),
     ]
+
+
+def _acted(path: Path) -> int:
+    """Return the emotion that a changed voice's file is named after, or -1: pieces out of order say less of it."""
+    emotion = path.stem.partition("-")[2]
+    changed = path.parent.name.rsplit("-", 2)[1:2] == ["changed"]
+    return FOUR_CLASSES.index(emotion) if changed and emotion in FOUR_CLASSES else -1
 
 
 def augmenter_of(data: Path, chances: Chances) -> Augmenter:

@@ -7,6 +7,7 @@ speaker's mean. Being linear in the teacher's vector, such a target cannot be le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,9 +69,9 @@ class PooledTeacher(nn.Module):
         labels = np.array([item.label for item in items])
         mean, deviation = table.mean(0), table.std(0) + np.float32(1e-4)
         table = (table - mean) / deviation
-        relative = _less_the_speaker(table, [bank.recordings[item.recording].speaker for item in items])
+        relative = less_the_speaker(table, [bank.recordings[item.recording].speaker for item in items])
         often = np.array([bank.recordings[item.recording].repeat for item in items])
-        fitted = [_discriminant(rows, labels, often) for rows in (table, relative)]
+        fitted = [discriminant(rows, labels, often) for rows in (table, relative)]
         columns = np.concatenate([weights for weights, _ in fitted], axis=1)
         targets = np.concatenate([relative, relative @ columns], axis=1)
         for name, value in (
@@ -90,7 +91,8 @@ class PooledTeacher(nn.Module):
         return PooledTargets(vector, vector @ self.discriminants)
 
 
-def _less_the_speaker(table: Array, speakers: list[str]) -> Array:
+def less_the_speaker(table: Array, speakers: Sequence[str]) -> Array:
+    """Return rows (n, D) less the mean of their speaker's."""
     names, own = np.unique(speakers, return_inverse=True)
     means = np.stack([table[own == place].mean(0) for place in range(len(names))])
     relative: Array = table - means[own]
@@ -110,8 +112,11 @@ def pooled_frames(frames: Array, spoken: Array) -> Array:
     return np.concatenate([mean, np.sqrt(weights @ np.square(frames - mean) + np.float32(1e-6))])
 
 
-def _discriminant(rows: Array, labels: NDArray[np.int64], often: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Fit on each row as often as its corpus asks for, so that a small corpus is not drowned; no class comes first."""
+def discriminant(rows: Array, labels: NDArray[np.int64], often: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Return weights (D, C) and biases (C,) fitted on rows (n, D), each counted `often` times (n,).
+
+    So a small corpus is not drowned; no class comes first.
+    """
     even = np.full(labels.max() + 1, 1.0 / (labels.max() + 1))
     model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=even)
     model.fit(np.repeat(rows, often, axis=0), np.repeat(labels, often))

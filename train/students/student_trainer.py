@@ -31,6 +31,7 @@ from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
 from train.students.config import StudentConfig
 from train.students.examiner import Examiner
+from train.students.first_opinion import first_opinion
 from train.students.fusion import Heard
 from train.students.fusions.camulenet import CamulenetFusion
 from train.students.fusions.hump_cat import HumpCatFusion
@@ -210,13 +211,17 @@ def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: Stude
 @torch.no_grad()
 def embeddings_of(
     student: Student, bank: Bank, augmenter: Augmenter, settings: StudentSettings
-) -> list[NDArray[np.float32]]:
-    """Return what the encoder makes of each labelled recording, (variants, D), half of the variants with noise."""
+) -> dict[int, NDArray[np.float32]]:
+    """Return what the encoder makes of each recording whose emotion is known, (variants, D), half of it with noise.
+
+    Of an actor's other voices it is the first variant alone, at its own speed.
+    """
     rng = np.random.default_rng(settings.seed)
     student.eval()
     found: dict[int, list[NDArray[np.float32]]] = {}
     for item in bank.items:
-        if item.label < 0:
+        acted = bank.recordings[item.recording].acted >= 0 and item.recording not in found
+        if item.label < 0 and not acted:
             continue
         wave = bank.wave(item, 0, item.frames)
         if rng.random() < 0.5:
@@ -224,7 +229,7 @@ def embeddings_of(
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
             embedding = student.listen(torch.from_numpy(wave).unsqueeze(0))[3]
         found.setdefault(item.recording, []).append(embedding[0].float().numpy())
-    return [np.stack(found[n]) for n in sorted(found)]
+    return {n: np.stack(found[n]) for n in sorted(found)}
 
 
 def train_students(settings: StudentSettings, source: Source, encoder: Path, run: Path) -> None:
@@ -287,7 +292,9 @@ def _pairs(data: Path) -> ConstructedPairs:
 
 def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: Tokenizer) -> StudentRows:
     settings, augmenter = state.settings, augmenter_of(data, CHANCES)
-    embeddings = embeddings_of(state.first, bank, augmenter, settings)
+    found = embeddings_of(state.first, bank, augmenter, settings)
+    opinion = first_opinion(bank.recordings, found)
+    embeddings = [rows for n, rows in found.items() if bank.recordings[n].label >= 0]
     everybody = torch.from_numpy(np.concatenate(embeddings))
     labelled = [recording for recording in bank.recordings if recording.label >= 0]
     often = [rows for rows, about in zip(embeddings, labelled, strict=True) for _ in range(about.repeat)]
@@ -295,6 +302,7 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
+        student.voice.take_opinion(*opinion)
         student.familiarity.learn(torch.from_numpy(np.concatenate(often)))
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)

@@ -81,15 +81,15 @@ figures: $(VENV)/.dev
 	$(BIN)/python benchmarks/readme.py
 
 students: $(VENV)/.dev
-	$(BIN)/pip install "pyworld>=0.3.5" "setuptools<81"
 	$(BIN)/python -m train.speak --out runs/spoken
-	$(BIN)/python -m train.voices --out runs/spoken
 	$(BIN)/python -m train.distill train/configs/students/encoder.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --run runs/encoder
 	$(BIN)/python -m train.distill train/configs/students/encoder-longer.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --start runs/encoder --run runs/encoder-longer
 	$(BIN)/python -m train.distill train/configs/students/encoder-cut.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --start runs/encoder-longer --run runs/encoder-cut
+	$(BIN)/pip install "pyworld>=0.3.5" "setuptools<81"
+	$(BIN)/python -m train.voices --out runs/spoken
 	$(BIN)/python -m train.distill train/configs/students/encoder-voices.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --start runs/encoder-cut --run runs/encoder-voices
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \

@@ -172,9 +172,11 @@ def _training(suffix: str) -> list[str]:
     """Return the commands of both stages; each encoder begins with the weights of the one before it."""
     told = "--teacher TEACHER --spoken runs/spoken"
     encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", *([f"encoder{suffix}"] if suffix else [])]
-    lines = ["python -m train.speak --out runs/spoken", "python -m train.voices --out runs/spoken"]
+    lines = ["python -m train.speak --out runs/spoken"]
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""
+        if name == "encoder-voices":
+            lines += ['pip install pyworld "setuptools<81"', "python -m train.voices --out runs/spoken"]
         lines.append(f"python -m train.distill train/configs/students/{name}.toml {told}{start} --run runs/{name}")
     students = f"students{suffix}"
     lines.append(

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, required=True, metavar="FOLDER", help="a Whisper encoder to learn from")
     parser.add_argument("--encoder", type=Path, metavar="RUN", help="second stage: the first stage's run folder")
     parser.add_argument(
-        "--spoken", type=Path, metavar="FOLDER", help="speech without labels, from python -m train.speak"
+        "--spoken", type=Path, metavar="FOLDER", help="speech from python -m train.speak and train.voices"
     )
     parser.add_argument("--start", type=Path, metavar="RUN", help="first stage: begin with another run's weights")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")

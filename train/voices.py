@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
@@ -37,8 +38,11 @@ from train.students.run_settings import EncoderSettings, read_run, read_split
 Array = NDArray[np.float64]
 KINDS = ("changed", "shuffled", "lent")
 _SMOOTH_FRAMES = 20
-_SLOPES = 5
-_PITCH_HZ = (60.0, 600.0)
+_SHORTEST_SAMPLES = 1600
+_FEWEST_UTTERANCES = 4
+"""Of a voice: so many stand together in a batch."""
+_COEFFICIENTS = 5
+_PITCH_RANGE_HZ = (60.0, 600.0)
 _KNOTS_HZ = (0.0, 500.0, 1200.0, 2400.0, 4000.0, 8000.0)
 
 
@@ -64,10 +68,10 @@ class Voice:
 
     warp: Array
     """Of the frequency axis at 0, 500, 1200, 2400, 4000 and 8000 Hz: above 1 for a shorter vocal tract."""
-    pitch: float
-    range: float
+    pitch_ratio: float
+    range_ratio: float
     """Of how far the melody moves, in octaves."""
-    tempo: float
+    tempo_ratio: float
     colour: Array
     """Weights of four slow cosines over frequency, in the logarithm of power: the channel."""
 
@@ -77,9 +81,9 @@ class Voice:
         tract = float(rng.uniform(-0.22, 0.22))
         return cls(
             warp=np.exp(tract + rng.normal(0.0, 0.05, len(_KNOTS_HZ))),
-            pitch=float(np.exp(1.3 * tract + rng.normal(0.0, 0.2))),
-            range=float(np.exp(rng.uniform(-0.5, 0.4))),
-            tempo=float(np.exp(rng.uniform(-0.25, 0.25))),
+            pitch_ratio=float(np.exp(1.3 * tract + rng.normal(0.0, 0.2))),
+            range_ratio=float(np.exp(rng.uniform(-0.5, 0.4))),
+            tempo_ratio=float(np.exp(rng.uniform(-0.25, 0.25))),
             colour=rng.normal(0.0, 0.6, 4),
         )
 
@@ -91,14 +95,14 @@ def take_apart(wave: Wave) -> Parts:
         ConfigError: pyworld is not installed.
     """
     world, samples = _world(), wave.astype(np.float64)
-    rough, times = world.dio(samples, SAMPLE_RATE_HZ, f0_floor=_PITCH_HZ[0], f0_ceil=_PITCH_HZ[1])
+    rough, times = world.dio(samples, SAMPLE_RATE_HZ, f0_floor=_PITCH_RANGE_HZ[0], f0_ceil=_PITCH_RANGE_HZ[1])
     pitch = world.stonemask(samples, rough, times, SAMPLE_RATE_HZ)
     envelope = world.cheaptrick(samples, pitch, times, SAMPLE_RATE_HZ)
     return Parts(pitch, np.log(envelope + 1e-12), world.d4c(samples, pitch, times, SAMPLE_RATE_HZ))
 
 
 def put_together(parts: Parts) -> Wave:
-    """Return the wave of parts, at most 1 in size."""
+    """Return the wave of parts, its peak at 0.5."""
     wave = _world().synthesize(
         parts.pitch_hz,
         np.ascontiguousarray(np.exp(parts.envelope)),
@@ -110,10 +114,10 @@ def put_together(parts: Parts) -> Wave:
 
 def changed(parts: Parts, voice: Voice, middle_hz: float) -> Parts:
     """Return what another voice makes of it; `middle_hz` is the speaker's median pitch, around which melody moves."""
-    frames = np.linspace(0, len(parts.pitch_hz) - 1, max(2, round(len(parts.pitch_hz) / voice.tempo)))
+    frames = np.linspace(0, len(parts.pitch_hz) - 1, max(2, round(len(parts.pitch_hz) / voice.tempo_ratio)))
     parts = parts.at(frames.round().astype(np.int64))
     pitch = np.where(parts.pitch_hz > 0, parts.pitch_hz, middle_hz)
-    pitch = np.clip(middle_hz * voice.pitch * (pitch / middle_hz) ** voice.range, 50.0, 700.0)
+    pitch = np.clip(middle_hz * voice.pitch_ratio * (pitch / middle_hz) ** voice.range_ratio, 50.0, 700.0)
     bins = np.linspace(0.0, SAMPLE_RATE_HZ / 2, parts.envelope.shape[1])
     heard = bins / np.interp(bins, _KNOTS_HZ, voice.warp)
     angle = np.pi * bins / bins[-1]
@@ -146,13 +150,13 @@ def lent(words: Parts, acted: Parts, middle_hz: float) -> Parts:
     # The first one is loudness: what is silence in one of them stays mostly as it is.
     slope[:, 0] = np.clip((theirs[place, 0] - theirs[:, 0].max()) - (own[:, 0] - own[:, 0].max()), -80.0, 50.0) * 0.8
     full = np.zeros_like(words.envelope)
-    full[:, :_SLOPES] = slope
+    full[:, :_COEFFICIENTS] = slope
     return Parts(pitch, words.envelope + idct(full, norm="ortho", axis=1), words.aperiodicity)
 
 
 def _slow(envelope: Array) -> Array:
     """Return the first cosines (T, 5) of a spectral envelope, smooth over a tenth of a second."""
-    first = dct(envelope, norm="ortho", axis=1)[:, :_SLOPES]
+    first = dct(envelope, norm="ortho", axis=1)[:, :_COEFFICIENTS]
     return np.asarray(uniform_filter1d(first, _SMOOTH_FRAMES, axis=0))
 
 
@@ -170,7 +174,8 @@ class Maker:
         if folder.is_dir():
             return len(list(folder.glob("*.wav")))
         chosen = [clips[int(n)] for n in sorted(rng.permutation(len(clips))[:utterances])]
-        acted = [take_apart(read_spoken(clip.path)) for clip in chosen]
+        waves = [read_spoken(clip.path) for clip in chosen]
+        acted = [take_apart(np.pad(wave, (0, max(0, _SHORTEST_SAMPLES - len(wave))))) for wave in waves]
         heard = np.concatenate([parts.pitch_hz[parts.pitch_hz > 0] for parts in acted])
         middle_hz, voice = float(np.median(heard)) if len(heard) else 150.0, Voice.draw(rng)
         partial = folder.with_name(f".{name}")
@@ -187,7 +192,8 @@ class Maker:
         return len(acted)
 
 
-def _world():  # type: ignore[no-untyped-def]
+def _world() -> ModuleType:
+    """Return pyworld, which only this needs."""
     try:
         import pyworld
     except ImportError as error:
@@ -208,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         settings, data = read_run(options.settings), data_folder(options.data)
+        if options.utterances < _FEWEST_UTTERANCES:
+            raise ConfigError(f"--utterances is {options.utterances}; need {_FEWEST_UTTERANCES} or more")
         if not isinstance(settings, EncoderSettings):
             raise ConfigError(f"{options.settings} is of the second stage; need one of the first")
         words = sorted(options.out.glob("*.wav"))

@@ -141,6 +141,7 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
         "encoder.toml",
         "--start runs/encoder ",
         "--start runs/encoder-longer ",
+        "python -m train.voices ",
         "--start runs/encoder-cut ",
         "--start runs/encoder-voices ",
         "--encoder runs/encoder-research ",

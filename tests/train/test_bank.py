@@ -124,11 +124,11 @@ def test_rows_have_silence_around_what_the_bank_holds(
 def test_a_voice_without_labels_stands_together_as_speakers_do(
     spoken: Recording, recordings: list[Recording], tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    voice = replace(spoken, speaker="another voice", label=-1)
-    bank = open_bank([spoken, voice, recordings[2]], FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
+    voices = [replace(spoken, speaker=name, label=-1) for name in ("another voice",) * 4 + ("too few",)]
+    bank = open_bank([spoken, *voices, recordings[2]], FrameTeacher(tiny_teacher), tmp_path / "cache", seed=0)
     rows = EncoderRows(bank, Augmenter([], []), EncoderSettings("encoder", "clean", (), speakers=2, others=1), 0)
     assert set(rows.speakers) == {"somebody", "another voice"}
-    assert [bank.recordings[item.recording] for item in rows.others] == [recordings[2]]
+    assert [bank.recordings[item.recording] for item in rows.others] == [recordings[2], voices[-1]]
 
 
 def test_what_is_pooled_is_speech() -> None:

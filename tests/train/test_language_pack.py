@@ -67,7 +67,7 @@ def made_up(student: Student, clips: int = 120, speakers: int = 6, strength: flo
     apart[:, :, :4] += strength * torch.nn.functional.one_hot(labels, 4).unsqueeze(1)
     hidden = torch.from_numpy(rng.standard_normal((clips, 5, student.fusion.hidden.out_features)).astype(np.float32))
     names = np.array([f"s{place % speakers}" for place in range(clips)])
-    return Listened(names, labels, hidden, apart, torch.zeros(clips, 5, 4))
+    return Listened(names, labels, hidden, apart, torch.zeros(clips, 5, 4), torch.ones(clips, 5, 1))
 
 
 def noise(student: Student) -> Listened:
@@ -77,6 +77,8 @@ def noise(student: Student) -> Listened:
 
 def test_no_pack_and_a_pack_of_zeros_are_the_student_as_it_is(student: Student, miniature: Path) -> None:
     clips = read_manifest(miniature / "speech" / "manifest.csv")[:8]
+    student.familiarity.directions = torch.zeros(2 * WIDTH, 4)
+    student.familiarity.learn(torch.randn(40, 2 * WIDTH))  # everything is doubted, and not all alike
     heard = listen(student, clips, FOUR_CLASSES)
     zeros = {name: torch.zeros(1, *shape) for name, shape in student.fusion.pack_shapes.items()}
     nothing = LanguagePack(*(matrix[0].numpy() for matrix in zeros.values()))

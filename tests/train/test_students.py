@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from train.students.config import SYSTEMS, StudentConfig  # noqa: E402
-from train.students.familiarity import Familiarity  # noqa: E402
+from train.students.familiarity import DOUBT, FARTHEST, Familiarity  # noqa: E402
 from train.students.histories import Histories, HistoryShares, voice_of  # noqa: E402
 from train.students.student import Student  # noqa: E402
 
@@ -87,7 +87,7 @@ def test_trust_grows_with_what_was_heard_and_nothing_heard_is_no_trust() -> None
     assert nothing == 0.0 and one < 0.2 and 0.3 < five < 0.6 and twenty > 0.8
 
 
-def test_what_lies_far_from_what_was_learnt_is_doubted_and_stays_the_same_answer() -> None:
+def test_what_lies_far_from_what_was_learnt_is_doubted() -> None:
     generator = torch.Generator().manual_seed(0)
     plane = torch.randn(8, 40, generator=generator)
     learnt = torch.randn(500, 8, generator=generator) @ plane + 0.1 * torch.randn(500, 40, generator=generator)
@@ -97,7 +97,17 @@ def test_what_lies_far_from_what_was_learnt_is_doubted_and_stays_the_same_answer
     familiarity.learn(learnt)
     like, far = torch.randn(200, 8, generator=generator) @ plane, torch.randn(200, 40, generator=generator)
     assert familiarity(like).max() < 1.1 and familiarity(far).min() > 1.2
-    assert familiarity(1e6 * far).max() < 10.0 and torch.isfinite(familiarity(0.0 * far)).all()
+    assert familiarity(1e6 * far).max() == 1.0 + DOUBT * (FARTHEST - 1.0)
+
+
+def test_doubt_leaves_the_answer_and_takes_confidence() -> None:
+    student = student_of("lora")
+    values = inputs_of(student)
+    sure, embedding, _ = student(*values.values())
+    student.familiarity.directions = torch.zeros(2 * WIDTH, 4)
+    student.familiarity.learn(torch.randn(40, 2 * WIDTH) * 0.01 + embedding + 5.0)
+    doubted = student(*values.values())[0]
+    assert torch.equal(doubted.argmax(1), sure.argmax(1)) and doubted.abs().max() < 0.5 * sure.abs().max()
 
 
 def test_the_level_of_the_recording_does_not_matter(student: Student) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+
+from edge_ser.corpus import FOUR_CLASSES
+from edge_ser.errors import ConfigError
 
 torch = pytest.importorskip("torch")
 from train import voices  # noqa: E402
+from train.students.material import recordings_of  # noqa: E402
+from train.students.run_settings import read_run, read_split  # noqa: E402
 from train.voices import Parts, Voice, changed, lent, put_together, shuffled, take_apart  # noqa: E402
 
-SAME = Voice(warp=np.ones(6), pitch=1.0, range=1.0, tempo=1.0, colour=np.zeros(4))
+SAME = Voice(warp=np.ones(6), pitch_ratio=1.0, range_ratio=1.0, tempo_ratio=1.0, colour=np.zeros(4))
 
 
 @pytest.fixture
@@ -33,11 +40,11 @@ def test_the_same_voice_changes_nothing(parts: Parts) -> None:
 
 def test_a_voice_has_its_own_pitch_range_tempo_and_tract(parts: Parts) -> None:
     spoken = parts.pitch_hz > 0
-    higher = changed(parts, replace(SAME, pitch=1.5), 150.0)
+    higher = changed(parts, replace(SAME, pitch_ratio=1.5), 150.0)
     assert np.allclose(higher.pitch_hz[spoken], 1.5 * parts.pitch_hz[spoken])
-    flat = changed(parts, replace(SAME, range=0.0), 150.0)
+    flat = changed(parts, replace(SAME, range_ratio=0.0), 150.0)
     assert np.allclose(flat.pitch_hz[spoken], 150.0) and not flat.pitch_hz[~spoken].any()
-    assert len(changed(parts, replace(SAME, tempo=1.25), 150.0).pitch_hz) == 240
+    assert len(changed(parts, replace(SAME, tempo_ratio=1.25), 150.0).pitch_hz) == 240
     shorter = changed(parts, replace(SAME, warp=np.full(6, 1.2)), 150.0)
     assert np.linspace(0.0, 8000.0, 513)[shorter.envelope[100].argmax()] == pytest.approx(1800.0, abs=20.0)
 
@@ -59,8 +66,48 @@ def test_words_are_lent_melody_and_loudness(parts: Parts) -> None:
 
 def test_voices_are_reasonable_and_drawn_again_alike() -> None:
     drawn = [Voice.draw(np.random.default_rng(seed)) for seed in range(200)]
-    assert min(voice.pitch for voice in drawn) > 0.35 and max(voice.pitch for voice in drawn) < 2.8
+    assert min(voice.pitch_ratio for voice in drawn) > 0.35 and max(voice.pitch_ratio for voice in drawn) < 2.8
     assert np.array_equal(drawn[3].warp, Voice.draw(np.random.default_rng(3)).warp)
+
+
+def test_voices_are_made_of_training_speakers_alone_and_kept(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Parts
+) -> None:
+    monkeypatch.setattr(voices, "take_apart", lambda wave: parts)
+    monkeypatch.setattr(voices, "put_together", lambda made: np.zeros(len(made.pitch_hz) * 80, np.float32))
+    settings = tmp_path / "encoder.toml"
+    settings.write_text('stage = "encoder"\nname = "e"\ntier = "clean"\ncorpora = ["alpha"]\nrepeat = { alpha = 2 }\n')
+    out = tmp_path / "spoken"
+    out.mkdir()
+    soundfile.write(out / "espeak-ng-0000.wav", np.zeros(16_000), 16_000)
+    words = ["--data", str(miniature), "--settings", str(settings), "--out", str(out), "--utterances", "4"]
+    assert voices.main(words) == 0
+    split = read_split(read_run(settings), miniature)
+    made = sorted(path.name for path in out.iterdir() if path.is_dir())
+    speakers = {clip.speaker for clip in split.train}
+    assert made == sorted(f"{name}-{kind}-{turn}" for name in speakers for kind in voices.KINDS for turn in range(2))
+    assert {path.stem.partition("-")[2] for path in out.glob("*/*.wav")} <= set(FOUR_CLASSES)
+    recordings = recordings_of(split, miniature, read_run(settings), out)
+    changed = [recording for recording in recordings if recording.acted >= 0]
+    assert {recording.speaker.rsplit("-", 2)[1] for recording in changed} == {"changed"}
+    assert all(recording.label == -1 for recording in changed)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.wav")}
+    assert voices.main(words) == 0 and before == {path: path.stat().st_mtime_ns for path in out.glob("*/*.wav")}
+    judge = split.test[0].speaker
+    (out / made[0]).rename(out / f"{judge}-changed-0")
+    with pytest.raises(ConfigError, match="must be unheard"):
+        recordings_of(split, miniature, read_run(settings), out)
+
+
+def test_too_few_utterances_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert voices.main(["--out", str(tmp_path), "--utterances", "3", "--data", str(tmp_path)]) == 1
+    assert "need 4 or more" in capsys.readouterr().err
+
+
+def test_without_pyworld_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyworld", None)
+    with pytest.raises(ConfigError, match="pip install pyworld"):
+        take_apart(np.zeros(16_000, np.float32))
 
 
 def test_without_sentences_it_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,8 @@ class Recording:
     variants: int = 1
     """In how many forms it is kept, the first at its own speed."""
     acted: int = -1
-    """Index of the emotion that its actor meant, where the voice is another: no label of the corpus's, for what was
-    changed may sound otherwise."""
+    """Index of the emotion that its actor meant, where the voice is another: not its label, since what was changed may
+    sound otherwise; only the first opinion learns from it."""
 
 
 @dataclass(frozen=True)

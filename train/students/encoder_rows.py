@@ -49,10 +49,14 @@ class EncoderRows(Dataset[EncoderBatch]):
             self.by_recording.setdefault(item.recording, []).append(item)
         voiced = [n for n in self.by_recording if bank.recordings[n].speaker]
         self.others = [item for n, own in self.by_recording.items() if not bank.recordings[n].speaker for item in own]
-        self.others += [item for n in voiced for item in self.by_recording[n] if item not in self._acted(n)]
+        self.others += [item for n in voiced for item in self.by_recording[n] if item not in self._usable_variants(n)]
         self.speakers: dict[str, list[int]] = {}
         for n in voiced:
             self.speakers.setdefault(bank.recordings[n].speaker, []).append(n)
+        # A changed voice with too few utterances to stand together is anybody's.
+        few = [name for name, own in self.speakers.items() if len(own) < UTTERANCES]
+        for name in (name for name in few if bank.recordings[self.speakers[name][0]].label < 0):
+            self.others += [item for n in self.speakers.pop(name) for item in self._usable_variants(n)]
         sizes = [len(own) * bank.recordings[own[0]].repeat for own in self.speakers.values()]
         self.chances = np.array(sizes) / np.sum(sizes)
 
@@ -86,10 +90,10 @@ class EncoderRows(Dataset[EncoderBatch]):
         return items
 
     def _variant(self, recording: int, rng: np.random.Generator) -> Item:
-        own = self._acted(recording)
+        own = self._usable_variants(recording)
         return own[int(rng.integers(len(own)))]
 
-    def _acted(self, recording: int) -> list[Item]:
+    def _usable_variants(self, recording: int) -> list[Item]:
         """Return the variants that sound as the recording was meant to, where that is known, or all."""
         labelled = self.bank.recordings[recording].label >= 0
         return [item for item in self.by_recording[recording] if item.label >= 0 or not labelled]

@@ -20,7 +20,7 @@ FARTHEST = 8.0
 
 
 class Familiarity(nn.Module):
-    """By what logits are divided: 1 at home, more the farther an embedding lies from what was learnt."""
+    """By what logits are divided: 1 up to the mean distance of training clips, and more the farther off."""
 
     mean: Tensor
     spread: Tensor
@@ -37,14 +37,14 @@ class Familiarity(nn.Module):
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
         self.register_buffer("directions", torch.zeros(size, min(DIRECTIONS, size)))
-        # The mean square, by dimension, of what the directions leave of training clips.
+        # The mean square, by dimension, of what the directions leave out of training clips.
         self.register_buffer("typical", torch.tensor(1e4))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return (B, 1), at least 1, for embeddings (B, D)."""
         standard = (embedding - self.mean) / self.spread
-        left = standard - (standard @ self.directions) @ self.directions.T
-        distance = left.square().mean(1, keepdim=True) / self.typical
+        residual = standard - (standard @ self.directions) @ self.directions.T
+        distance = residual.square().mean(1, keepdim=True) / self.typical
         return 1.0 + DOUBT * (distance.clamp(max=FARTHEST) - 1.0).clamp(min=0.0)
 
     @torch.no_grad()
@@ -53,7 +53,7 @@ class Familiarity(nn.Module):
         mean, spread = embeddings.mean(0), embeddings.std(0) + 1e-3
         standard = (embeddings - mean) / spread
         basis = torch.linalg.eigh(standard.T @ standard)[1][:, -self.directions.shape[1] :]
-        left = standard - (standard @ basis) @ basis.T
+        residual = standard - (standard @ basis) @ basis.T
         for name, value in (("mean", mean), ("spread", spread), ("directions", basis)):
             getattr(self, name).copy_(value)
-        self.typical.copy_(left.square().mean().clamp(min=1e-6))
+        self.typical.copy_(residual.square().mean().clamp(min=1e-6))

@@ -13,7 +13,7 @@ from train.students.config import StudentConfig
 from train.students.student import Student
 
 OPINION = "opinion."
-"""What the encoder's checkpoint holds beside the encoder: the first opinion that its students begin with."""
+"""What the encoder's checkpoint holds beside the encoder: the first opinion that it guesses."""
 _ENCODER = "speech."
 _TRAINING_ONLY = ("fusion.gender.",)
 

@@ -59,6 +59,8 @@ class Listened:
     """(n, V, 2 W): what a pack reads."""
     opinion: Tensor
     """(n, V, C)."""
+    doubt: Tensor
+    """(n, V, 1): by what logits are divided."""
 
     def at(self, places: Sequence[int]) -> Listened:
         """Return some of the clips."""
@@ -131,7 +133,7 @@ def learn_pack(student: Student, heard: Listened, settings: PackSettings, seed: 
         apart = nn.functional.dropout(heard.apart[rows, voices], settings.dropout)
         learnt = fusion.learnt(apart, down.unsqueeze(0), up.unsqueeze(0))
         logits = heard.opinion[rows, voices] + fusion.classify(heard.hidden[rows, voices], learnt)
-        loss = _loss(logits, heard.labels[rows], settings)
+        loss = _loss(logits / heard.doubt[rows, voices], heard.labels[rows], settings)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -147,18 +149,18 @@ def logits_of(student: Student, heard: Listened, pack: LanguagePack | None, voic
         matrices = (torch.from_numpy(matrix).unsqueeze(0) for matrix in (pack.down, pack.up))
         learnt = fusion.learnt(heard.apart[:, voice], *matrices)
     logits = heard.opinion[:, voice] + fusion.classify(heard.hidden[:, voice], learnt)
-    return logits.double().numpy()
+    return (logits / heard.doubt[:, voice]).double().numpy()
 
 
 def _met(
     student: Student, frames: Tensor, embedding: Tensor, voices: Sequence[NDArray[np.float32]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return hidden layer, what sets the embedding apart, and opinion, a row a voice."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return hidden layer, what sets the embedding apart, opinion and doubt, a row a voice."""
     count, fusion = len(voices), fusion_of(student)
     told, opinion, apart = student.voice(
         frames.expand(count, -1, -1), embedding.expand(count, -1), torch.from_numpy(np.stack(voices))
     )
-    return fusion.hidden(fusion.pooling(told, None)), apart, opinion
+    return fusion.hidden(fusion.pooling(told, None)), apart, opinion, student.familiarity(embedding).expand(count, -1)
 
 
 def _loss(logits: Tensor, labels: Tensor, settings: PackSettings) -> Tensor:

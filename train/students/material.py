@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_ser.corpus import FOUR_CLASSES, Clip, list_sounds
+from edge_ser.errors import ConfigError
 from train.augment import Augmenter, Chances
 from train.data import read_sounds
 from train.splits import Split
@@ -26,7 +27,7 @@ class Source:
     teacher: Path
     """A Whisper encoder as transformers saves it."""
     spoken: Path | None = None
-    """Speech without labels, WAV files, such as `train.speak` writes."""
+    """Speech without labels, WAV files as `train.speak` writes them; folders of other voices as `train.voices` does."""
 
 
 def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: Path | None) -> list[Recording]:
@@ -38,6 +39,9 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
         settings: How often clips come, and in how many variants.
         spoken: Folder of speech without labels, such as `train.speak` writes, or None; each folder in it is one
             voice's, as `train.voices` writes them.
+
+    Raises:
+        ConfigError: A voice was made of a speaker who must be unheard.
     """
     repeat, variants = settings.repeat, settings.variants
     labelled = [
@@ -47,13 +51,24 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
     streaming = sorted((data / "streaming").rglob("*.opus"))
     sounds = list_sounds(data / "noise" / "noise.csv", "training")
     synthetic = sorted(spoken.glob("*.wav")) if spoken is not None else []
-    voices = sorted(spoken.glob("*/*.wav")) if spoken is not None else []
+    voices = sorted(spoken.glob("[!.]*/*.wav")) if spoken is not None else []
+    _refuse_judges(split, voices)
     return [
         *labelled,
         *(Recording(path, "", -1, variants=variants) for path in [*streaming, *sounds]),
         *(Recording(path, "", -1, variants=2) for path in synthetic),
         *(Recording(path, path.parent.name, -1, variants=2, acted=_acted(path)) for path in voices),
     ]
+
+
+def _refuse_judges(split: Split, voices: Sequence[Path]) -> None:
+    unheard = {clip.speaker for clip in [*split.validation, *split.test]}
+    for folder in sorted({path.parent for path in voices}):
+        if folder.name.rsplit("-", 2)[0] in unheard:
+            raise ConfigError(
+                f"{folder} is made of a speaker who must be unheard here; need voices of the training speakers; "
+                "remove that folder, or make them with python -m train.voices --settings of this run"
+            )
 
 
 def _acted(path: Path) -> int:
@@ -92,7 +107,7 @@ def bill_of_materials(
     changed = [recording for recording in recordings if recording.speaker and recording.label < 0]
     if changed:
         voices = len({recording.speaker for recording in changed})
-        name = "the corpora above in other voices (WORLD; without labels)"
+        name = "the corpora above in other voices, and synthetic sentences as they act them (WORLD)"
         rows.append(_row(name, "as theirs", len(changed), voices))
     noises = len(list_sounds(data / "noise" / "noise.csv", "training"))
     rows.append(_row("noise recordings", "CC0 or CC BY", noises))

@@ -296,7 +296,7 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     opinion = first_opinion(bank.recordings, found)
     embeddings = [rows for n, rows in found.items() if bank.recordings[n].label >= 0]
     everybody = torch.from_numpy(np.concatenate(embeddings))
-    labelled = [recording for recording in bank.recordings if recording.label >= 0]
+    labelled = [bank.recordings[n] for n in found if bank.recordings[n].label >= 0]
     often = [rows for rows, about in zip(embeddings, labelled, strict=True) for _ in range(about.repeat)]
     reads_prosody = [student for student in state.everyone() if isinstance(student.fusion, HumpCatFusion)]
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []

@@ -68,7 +68,7 @@ def architecture(manifest: Manifest) -> str:
         "Architecture",
         SYSTEMS.get(manifest.system, ""),
         front_end if "model" in manifest.graphs else _published(manifest),
-        table(["part", "parameters"], [[name, f"{count:,}"] for name, count in counted]),
+        table(["part", "parameters"], [[name, f"{count:,}" if count else "none learnt"] for name, count in counted]),
         f"Sizes: {sizes}." if sizes else "",
     )
 

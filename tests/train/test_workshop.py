@@ -38,6 +38,13 @@ def test_a_run_leaves_what_is_needed_to_understand_and_repeat_it(encoder_run: Pa
     assert set(records[-1]["validation_ua"]["mdat"]) == {"cold", "warm", "wrong", "text"}
 
 
+def test_students_keep_an_opinion_of_their_own_and_know_what_is_familiar(students_run: Path) -> None:
+    guessed = read_checkpoint(students_run / "encoder.safetensors")[0]["opinion.weight"]
+    student, _ = read_student(students_run / "lora.safetensors")
+    assert not torch.allclose(student.voice.alone.weight, guessed[: len(guessed) // 2].float(), atol=1e-3)
+    assert student.familiarity.directions.abs().sum() > 0 and student.familiarity.typical < 1e4
+
+
 def test_both_stages_resume_bit_identical_to_an_uninterrupted_run(
     encoder_run: Path,
     students_run: Path,

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -24,12 +23,13 @@ from torch.utils.data import DataLoader
 from edge_ser.corpus import FOUR_CLASSES
 from edge_ser.errors import ConfigError
 from edge_ser.prosody import prosody
-from train.augment import Augmenter, Chances
+from train.augment import Chances
 from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimizer, save_checkpoint
 from train.splits import Split
 from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
 from train.students.config import StudentConfig
+from train.students.embeddings import embeddings_of
 from train.students.examiner import Examiner
 from train.students.first_opinion import first_opinion
 from train.students.fusion import Heard
@@ -206,30 +206,6 @@ def loss_of(student: Student, heard: Heard, batch: StudentBatch, settings: Stude
     centred = added[:spoken].float() - added[:spoken].float().mean(1, keepdim=True)
     moderation = (centred.square().mean(1) * silent).mean()
     return loss + settings.non_speech_weight * nobody + settings.moderation * moderation + extra
-
-
-@torch.no_grad()
-def embeddings_of(
-    student: Student, bank: Bank, augmenter: Augmenter, settings: StudentSettings
-) -> dict[int, NDArray[np.float32]]:
-    """Return what the encoder makes of each recording whose emotion is known, (variants, D), half of it with noise.
-
-    Of an actor's other voices it is the first variant alone, at its own speed.
-    """
-    rng = np.random.default_rng(settings.seed)
-    student.eval()
-    found: dict[int, list[NDArray[np.float32]]] = {}
-    for item in bank.items:
-        acted = bank.recordings[item.recording].acted >= 0 and item.recording not in found
-        if item.label < 0 and not acted:
-            continue
-        wave = bank.wave(item, 0, item.frames)
-        if rng.random() < 0.5:
-            wave = augmenter(wave, rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
-            embedding = student.listen(torch.from_numpy(wave).unsqueeze(0))[3]
-        found.setdefault(item.recording, []).append(embedding[0].float().numpy())
-    return {n: np.stack(found[n]) for n in sorted(found)}
 
 
 def train_students(settings: StudentSettings, source: Source, encoder: Path, run: Path) -> None:

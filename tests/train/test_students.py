@@ -110,6 +110,20 @@ def test_doubt_leaves_the_answer_and_takes_confidence() -> None:
     assert torch.equal(doubted.argmax(1), sure.argmax(1)) and doubted.abs().max() < 0.5 * sure.abs().max()
 
 
+@pytest.mark.parametrize("system", ["mdat", "mha"])
+def test_words_are_not_doubted_with_the_sound(system: str) -> None:
+    student = student_of(system)
+    silent, worded = inputs_of(student), inputs_of(student, tokens=5)
+    heard = student.hear(worded["audio"], worded["voice"])
+    added = {name: student.fusion(heard, told) for name, told in (("silent", silent), ("worded", worded))}
+    student.familiarity.directions = torch.zeros(2 * WIDTH, 4)
+    student.familiarity.learn(torch.randn(40, 2 * WIDTH) * 0.01 + heard.embedding + 5.0)
+    doubt = student.familiarity(heard.embedding)
+    assert doubt.item() > 2.0
+    assert torch.allclose(student(*worded.values())[0], heard.opinion / doubt + added["worded"], atol=1e-5)
+    assert torch.allclose(student(*silent.values())[0], (heard.opinion + added["silent"]) / doubt, atol=1e-5)
+
+
 def test_the_level_of_the_recording_does_not_matter(student: Student) -> None:
     values = inputs_of(student)
     loud = student(*values.values())[0]

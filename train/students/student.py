@@ -66,5 +66,16 @@ class Student(nn.Module):
         """Return logits (B, C), embedding (B, D) and frames (B, T, W) for values in the order of `inputs`."""
         told = dict(zip(self.inputs, values, strict=True))
         heard = self.hear(told["audio"], told["voice"])
-        logits = (heard.opinion + self.fusion(heard, told)) / self.familiarity(heard.embedding)
+        logits = _doubted(heard.opinion, self.fusion(heard, told), self.familiarity(heard.embedding), told)
         return logits, heard.embedding, heard.frames
+
+
+def _doubted(opinion: Tensor, added: Tensor, doubt: Tensor, told: dict[str, Tensor]) -> Tensor:
+    """Return logits (B, C): what is heard counts less by `doubt` (B, 1), and what words add counts in full.
+
+    A sound may be unfamiliar while its words are plain, so a fusion that has words is not doubted.
+    """
+    if "text_mask" not in told:
+        return (opinion + added) / doubt
+    worded = told["text_mask"].amax(1, keepdim=True).to(opinion.dtype)
+    return opinion / doubt + added * (worded + (1.0 - worded) / doubt)

@@ -17,6 +17,7 @@ from train.augment import (
     coloured_noise,
     limit_band,
     non_speech,
+    simulated_room,
 )
 
 RATE_HZ = 16_000
@@ -71,6 +72,26 @@ def test_a_room_keeps_length_level_and_place() -> None:
     wet = add_room(click, impulse)
     assert len(wet) == len(click) and rms(wet) == pytest.approx(rms(click), rel=1e-3)
     assert np.abs(wet).argmax() == 5000
+
+
+@given(st.integers(0, 500))
+def test_a_simulated_room_is_the_direct_sound_and_then_dies_away(seed: int) -> None:
+    impulse = simulated_room(np.random.default_rng(seed))
+    tail = np.square(impulse[1:], dtype=np.float64)
+    assert np.abs(impulse).argmax() == 0 and impulse[0] == 1.0 and len(impulse) == RATE_HZ
+    assert not impulse[1:16].any()
+    assert -12.1 < 10 * np.log10(tail.sum()) < 3.1
+    # The slowest reverberation loses 30 dB in the second, so a quarter of it loses 7.5.
+    assert tail[160:4000].sum() > 4 * tail[-3840:].sum()
+
+
+def test_rooms_are_simulated_as_often_as_was_asked() -> None:
+    recorded = np.array([0.0, 1.0], np.float32)
+    chances = Chances(speed=0, room=1, simulated=0.5, noise=0, band=0, clip=0, coarse=0, pad=0)
+    augmenter, rng = Augmenter([], [recorded], chances), np.random.default_rng(0)
+    simulated = [augmenter.room(rng) is not recorded for _ in range(300)]
+    assert 110 < sum(simulated) < 190
+    assert all(Augmenter([], [recorded]).room(rng) is recorded for _ in range(20))
 
 
 def test_a_band_keeps_its_middle_and_loses_what_is_outside() -> None:

@@ -37,7 +37,7 @@ from train.students.schedule import adamw, learning_rate, running_average, set_r
 from train.students.small_encoders import SpeechEncoder
 from train.teacher import FrameTeacher
 
-CHANCES = Chances(speed=0.0, room=0.3, noise=0.45, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
+CHANCES = Chances(speed=0.0, room=0.45, simulated=0.5, noise=0.45, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
 """What a microphone does to a row; the bank has changed the speed already."""
 
 

@@ -41,6 +41,8 @@ _SMOOTH_FRAMES = 20
 _SHORTEST_SAMPLES = 1600
 _FEWEST_UTTERANCES = 4
 """Of a voice: so many stand together in a batch."""
+_MOST_TURNS = 6
+"""Voices of one kind made of one speaker."""
 _COEFFICIENTS = 5
 _PITCH_RANGE_HZ = (60.0, 600.0)
 _KNOTS_HZ = (0.0, 500.0, 1200.0, 2400.0, 4000.0, 8000.0)
@@ -206,7 +208,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.voices", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    settings_file = Path(__file__).parent / "configs" / "students" / "encoder.toml"
+    settings_file = Path(__file__).parent / "configs" / "students" / "encoder-voices.toml"
     parser.add_argument("--data", type=Path, help="the corpora's folder (default: EDGE_SER_DATA)")
     parser.add_argument("--settings", type=Path, default=settings_file, help="whose training speakers to take")
     parser.add_argument("--utterances", type=int, default=26, help="clips of each voice (default: 26)")
@@ -230,18 +232,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _write_all(maker: Maker, settings: EncoderSettings, clips: Sequence[Clip], utterances: int) -> int:
-    """Write every kind of voice of every speaker, of those whose corpus is to come often more."""
+    """Write voices of every kind of every speaker, as many as his clips fill."""
+    speakers = sorted({clip.speaker for clip in clips})
     plan = [
         (f"{speaker}-{kind}-{turn}", kind, own)
-        for speaker in sorted({clip.speaker for clip in clips})
-        for own in [[clip for clip in clips if clip.speaker == speaker]]
-        for turn in range(settings.repeat.get(own[0].corpus, 1))
+        for own in ([clip for clip in clips if clip.speaker == speaker] for speaker in speakers)
+        for speaker in [own[0].speaker]
+        for turn in range(turns_of(own, settings, utterances))
         for kind in KINDS
     ]
     return sum(
         maker.write(name, kind, own, utterances, seed)
         for seed, (name, kind, own) in enumerate(tqdm(plan, desc="voices", disable=not sys.stderr.isatty()))
     )
+
+
+def turns_of(own: Sequence[Clip], settings: EncoderSettings, utterances: int) -> int:
+    """Return how many voices of each kind a speaker gets: his clips come about as often as in training."""
+    filled = round(len(own) * settings.repeat.get(own[0].corpus, 1) / utterances)
+    return min(max(filled, 1), _MOST_TURNS)
 
 
 if __name__ == "__main__":

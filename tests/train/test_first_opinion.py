@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="the workshop needs torch: pip insta
 
 from train.students.bank import Recording  # noqa: E402
 from train.students.first_opinion import first_opinion  # noqa: E402
-from train.students.material import _acted  # noqa: E402
+from train.students.material import acted_label  # noqa: E402
 
 SIZE, CLASSES = 12, 4
 
@@ -58,6 +58,6 @@ def test_changed_voices_count_by_what_was_acted() -> None:
 
 
 def test_a_changed_voice_is_named_after_its_kind_and_what_was_acted() -> None:
-    assert _acted(Path("spoken/cremad_1001-changed-0/003-happy.wav")) == 1
-    assert _acted(Path("spoken/cremad_1001-lent-0/003-happy.wav")) == -1
-    assert _acted(Path("spoken/cremad_1001-changed-0/003.wav")) == -1
+    assert acted_label(Path("spoken/cremad_1001-changed-0/003-happy.wav")) == 1
+    assert acted_label(Path("spoken/cremad_1001-lent-0/003-happy.wav")) == -1
+    assert acted_label(Path("spoken/cremad_1001-changed-0/003.wav")) == -1

@@ -16,7 +16,7 @@ from edge_ser.errors import ConfigError
 torch = pytest.importorskip("torch")
 from train import voices  # noqa: E402
 from train.students.material import recordings_of  # noqa: E402
-from train.students.run_settings import read_run, read_split  # noqa: E402
+from train.students.run_settings import EncoderSettings, read_run, read_split  # noqa: E402
 from train.voices import Parts, Voice, changed, lent, put_together, shuffled, take_apart  # noqa: E402
 
 SAME = Voice(warp=np.ones(6), pitch_ratio=1.0, range_ratio=1.0, tempo_ratio=1.0, colour=np.zeros(4))
@@ -85,7 +85,8 @@ def test_voices_are_made_of_training_speakers_alone_and_kept(
     split = read_split(read_run(settings), miniature)
     made = sorted(path.name for path in out.iterdir() if path.is_dir())
     speakers = {clip.speaker for clip in split.train}
-    assert made == sorted(f"{name}-{kind}-{turn}" for name in speakers for kind in voices.KINDS for turn in range(2))
+    turns = {name: min(6, round(sum(c.speaker == name for c in split.train) * 2 / 4)) for name in speakers}
+    assert made == sorted(f"{n}-{kind}-{turn}" for n in speakers for kind in voices.KINDS for turn in range(turns[n]))
     assert {path.stem.partition("-")[2] for path in out.glob("*/*.wav")} <= set(FOUR_CLASSES)
     recordings = recordings_of(split, miniature, read_run(settings), out)
     changed = [recording for recording in recordings if recording.acted >= 0]
@@ -93,10 +94,21 @@ def test_voices_are_made_of_training_speakers_alone_and_kept(
     assert all(recording.label == -1 for recording in changed)
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*.wav")}
     assert voices.main(words) == 0 and before == {path: path.stat().st_mtime_ns for path in out.glob("*/*.wav")}
-    judge = split.test[0].speaker
-    (out / made[0]).rename(out / f"{judge}-changed-0")
-    with pytest.raises(ConfigError, match="must be unheard"):
-        recordings_of(split, miniature, read_run(settings), out)
+    for stranger in (split.test[0].speaker, "another_corpus_01"):
+        renamed = (out / made[0]).rename(out / f"{stranger}-changed-0")
+        with pytest.raises(ConfigError, match=f"made of {stranger}, who must be unheard"):
+            recordings_of(split, miniature, read_run(settings), out)
+        renamed.rename(out / made[0])
+
+
+def test_each_clip_comes_in_other_voices_about_as_often_as_in_training(miniature: Path, tmp_path: Path) -> None:
+    settings = tmp_path / "encoder.toml"
+    settings.write_text('stage = "encoder"\nname = "e"\ntier = "clean"\ncorpora = ["alpha"]\nrepeat = { alpha = 2 }\n')
+    run = read_run(settings)
+    assert isinstance(run, EncoderSettings)
+    clips = read_split(run, miniature).train[:1] * 26
+    assert [voices.turns_of(clips[:n], run, 13) for n in (2, 13, 26)] == [1, 2, 4]
+    assert voices.turns_of(clips * 9, run, 13) == 6
 
 
 def test_too_few_utterances_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
             voice's, as `train.voices` writes them.
 
     Raises:
-        ConfigError: A voice was made of a speaker who must be unheard.
+        ConfigError: A voice was made of somebody who is no training speaker.
     """
     repeat, variants = settings.repeat, settings.variants
     labelled = [
@@ -52,26 +52,28 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
     sounds = list_sounds(data / "noise" / "noise.csv", "training")
     synthetic = sorted(spoken.glob("*.wav")) if spoken is not None else []
     voices = sorted(spoken.glob("[!.]*/*.wav")) if spoken is not None else []
-    _refuse_judges(split, voices)
+    _refuse_strangers(split, voices)
     return [
         *labelled,
         *(Recording(path, "", -1, variants=variants) for path in [*streaming, *sounds]),
         *(Recording(path, "", -1, variants=2) for path in synthetic),
-        *(Recording(path, path.parent.name, -1, variants=2, acted=_acted(path)) for path in voices),
+        *(Recording(path, path.parent.name, -1, variants=2, acted=acted_label(path)) for path in voices),
     ]
 
 
-def _refuse_judges(split: Split, voices: Sequence[Path]) -> None:
-    unheard = {clip.speaker for clip in [*split.validation, *split.test]}
+def _refuse_strangers(split: Split, voices: Sequence[Path]) -> None:
+    """Voices of who chooses or judges would leak, and those of another corpus carry its licence."""
+    heard = {clip.speaker for clip in split.train}
     for folder in sorted({path.parent for path in voices}):
-        if folder.name.rsplit("-", 2)[0] in unheard:
+        speaker = folder.name.rsplit("-", 2)[0]
+        if speaker not in heard:
             raise ConfigError(
-                f"{folder} is made of a speaker who must be unheard here; need voices of the training speakers; "
-                "remove that folder, or make them with python -m train.voices --settings of this run"
+                f"{folder} is made of {speaker}, who must be unheard here; need voices of this run's training speakers "
+                "alone; give another --spoken, or make them with python -m train.voices --settings of this run"
             )
 
 
-def _acted(path: Path) -> int:
+def acted_label(path: Path) -> int:
     """Return the emotion that a changed voice's file is named after, or -1: pieces out of order say less of it."""
     emotion = path.stem.partition("-")[2]
     changed = path.parent.name.rsplit("-", 2)[1:2] == ["changed"]

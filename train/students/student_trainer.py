@@ -31,6 +31,7 @@ from train.students.bank import Bank, open_bank
 from train.students.config import StudentConfig
 from train.students.embeddings import embeddings_of
 from train.students.examiner import Examiner
+from train.students.familiarity import Familiarity
 from train.students.first_opinion import first_opinion
 from train.students.fusion import Heard
 from train.students.fusions.camulenet import CamulenetFusion
@@ -49,7 +50,7 @@ from train.teacher import FrameTeacher
 from train.text import ConstructedPairs, read_sentences, train_tokenizer
 from train.text_encoder import read_labelled
 
-CHANCES = Chances(speed=0.0, room=0.3, noise=0.4, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
+CHANCES = Chances(speed=0.0, room=0.45, simulated=0.5, noise=0.4, band=0.2, clip=0.06, coarse=0.08, pad=0.0)
 NEUTRAL = FOUR_CLASSES.index("neutral")
 _MARGIN = 1.6
 """Taken off the own class's logit by additive-margin softmax: 0.1 in cosine, times 16."""
@@ -276,10 +277,12 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     often = [rows for rows, about in zip(embeddings, labelled, strict=True) for _ in range(about.repeat)]
     reads_prosody = [student for student in state.everyone() if isinstance(student.fusion, HumpCatFusion)]
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
+    familiarity = Familiarity(everybody.shape[1])
+    familiarity.learn(torch.from_numpy(np.concatenate(often)))
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
         student.voice.take_opinion(*opinion)
-        student.familiarity.learn(torch.from_numpy(np.concatenate(often)))
+        student.familiarity.load_state_dict(familiarity.state_dict())
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)
         student.fusion.learn_prosody(torch.from_numpy(np.stack(numbers)))

@@ -46,7 +46,7 @@ class Augmenter:
             wave = change_speed(wave, float(rng.uniform(0.9, 1.1)))
         if rng.random() < chances.pad:
             wave = _pad(wave, rng)
-        if self.rooms and rng.random() < chances.room:
+        if self.has_rooms and rng.random() < chances.room:
             wave = add_room(wave, self.room(rng))
         if rng.random() < chances.noise:
             wave = add_noise(wave, self.noise(len(wave), rng), float(rng.uniform(0.0, 30.0)))
@@ -58,9 +58,15 @@ class Augmenter:
             wave = quantise(wave, float(rng.uniform(5e-4, 5e-3)))
         return wave.astype(np.float32)
 
+    @property
+    def has_rooms(self) -> bool:
+        """Whether there is any room, recorded or made up."""
+        return bool(self.rooms) or self.chances.simulated > 0.0
+
     def room(self, rng: np.random.Generator) -> Wave:
         """Return a room's impulse response, recorded or made up."""
-        if self.chances.simulated and rng.random() < self.chances.simulated:
+        simulated = self.chances.simulated
+        if simulated and (not self.rooms or rng.random() < simulated):
             return simulated_room(rng)
         return self.rooms[int(rng.integers(len(self.rooms)))]
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from zlib import crc32
 
 import numpy as np
 import soundfile
@@ -233,24 +234,26 @@ def main(argv: list[str] | None = None) -> int:
 
 def _write_all(maker: Maker, settings: EncoderSettings, clips: Sequence[Clip], utterances: int) -> int:
     """Write voices of every kind of every speaker, as many as his clips fill."""
-    speakers = sorted({clip.speaker for clip in clips})
-    plan = [
-        (f"{speaker}-{kind}-{turn}", kind, own)
-        for own in ([clip for clip in clips if clip.speaker == speaker] for speaker in speakers)
-        for speaker in [own[0].speaker]
+    by_speaker: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_speaker.setdefault(clip.speaker, []).append(clip)
+    plan = {
+        f"{speaker}-{kind}-{turn}": (kind, own)
+        for speaker, own in sorted(by_speaker.items())
         for turn in range(turns_of(own, settings, utterances))
         for kind in KINDS
-    ]
+    }
+    # A voice is drawn by its name: it is the same one whatever else is there.
     return sum(
-        maker.write(name, kind, own, utterances, seed)
-        for seed, (name, kind, own) in enumerate(tqdm(plan, desc="voices", disable=not sys.stderr.isatty()))
+        maker.write(name, kind, own, utterances, crc32(name.encode()))
+        for name, (kind, own) in tqdm(plan.items(), desc="voices", disable=not sys.stderr.isatty())
     )
 
 
 def turns_of(own: Sequence[Clip], settings: EncoderSettings, utterances: int) -> int:
-    """Return how many voices of each kind a speaker gets: his clips come about as often as in training."""
-    filled = round(len(own) * settings.repeat.get(own[0].corpus, 1) / utterances)
-    return min(max(filled, 1), _MOST_TURNS)
+    """Return how many voices of each kind a speaker gets, up to six: his clips come about as often as in training."""
+    repeat = settings.repeat.get(own[0].corpus, 1)
+    return min(max(round(repeat * len(own) / min(len(own), utterances)), 1), _MOST_TURNS)
 
 
 if __name__ == "__main__":

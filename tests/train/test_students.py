@@ -120,8 +120,12 @@ def test_words_are_not_doubted_with_the_sound(system: str) -> None:
     student.familiarity.learn(torch.randn(40, 2 * WIDTH) * 0.01 + heard.embedding + 5.0)
     doubt = student.familiarity(heard.embedding)
     assert doubt.item() > 2.0
-    assert torch.allclose(student(*worded.values())[0], heard.opinion / doubt + added["worded"], atol=1e-5)
-    assert torch.allclose(student(*silent.values())[0], (heard.opinion + added["silent"]) / doubt, atol=1e-5)
+    wanted = [heard.opinion / doubt + added["worded"], (heard.opinion + added["silent"]) / doubt]
+    assert torch.allclose(student(*worded.values())[0], wanted[0], atol=1e-5)
+    assert torch.allclose(student(*silent.values())[0], wanted[1], atol=1e-5)
+    one_of_each = {name: value.repeat(2, *(1 for _ in value.shape[1:])) for name, value in worded.items()}
+    one_of_each["text_mask"][1] = 0
+    assert torch.allclose(student(*one_of_each.values())[0], torch.cat(wanted), atol=1e-4)
 
 
 def test_the_level_of_the_recording_does_not_matter(student: Student) -> None:

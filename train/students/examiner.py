@@ -73,6 +73,5 @@ class Examiner:
             told = {"text_ids": torch.from_numpy(ids), "text_mask": torch.from_numpy(mask)}
             told["prosody"] = self.prosody[place]
             known = Heard(*heard, *student.voice(heard[2], heard[3], voices[place : place + 1]))
-            logits = known.opinion + student.fusion(known, told)
-            predicted.append(int(logits.argmax()))
+            predicted.append(int(student.answer(known, told).argmax()))
         return round(unweighted_accuracy(confusion_matrix(self.truth, predicted, len(FOUR_CLASSES))), 4)

@@ -20,7 +20,7 @@ FARTHEST = 8.0
 
 
 class Familiarity(nn.Module):
-    """By what logits are divided: 1 up to the mean distance of training clips, and more the farther off."""
+    """By what the logits of a sound are divided: 1 up to the mean distance of training clips, more the farther off."""
 
     mean: Tensor
     spread: Tensor

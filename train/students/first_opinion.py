@@ -19,9 +19,9 @@ from train.students.pooled_teacher import discriminant, less_the_speaker
 
 SOFTNESS = 4.0
 """By what either discriminant's logits are divided: most likely on validation speakers (1 to 5 tried)."""
-_HOME_ALONE, _CHANGED_AGAINST = 2, 2
-"""How often an embedding of a clip as recorded counts alone, and one of a changed voice against the speaker. Changed
-voices cost the teacher's own discriminants 4 to 7 points alone on an unheard corpus, and none against the mean."""
+_HOME_ALONE, _HOME_AGAINST = 6.4, 1.6
+"""Embeddings of clips as recorded for one of a changed voice, alone and against the speaker. Changed voices cost the
+teacher's own discriminants 4 to 7 points alone on an unheard corpus, and none against the mean."""
 
 
 def first_opinion(recordings: Sequence[Recording], found: Mapping[int, NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
@@ -39,9 +39,22 @@ def first_opinion(recordings: Sequence[Recording], found: Mapping[int, NDArray[n
     mean, deviation = rows.mean(0), rows.std(0) + np.float32(1e-4)
     rows = (rows - mean) / deviation
     relative = less_the_speaker(rows, [recording.speaker for recording in own])
-    alone = discriminant(rows, labels, np.where(home, often * _HOME_ALONE, often))
-    against = discriminant(relative, labels, np.where(home, often, often * _CHANGED_AGAINST))
+    alone = discriminant(rows, labels, _balanced(often, home, _HOME_ALONE))
+    against = discriminant(relative, labels, _balanced(often, home, _HOME_AGAINST))
     weights = np.concatenate([alone[0], against[0]], axis=1).T / deviation
     # A difference of two embeddings leaves nothing of the mean.
     bias = np.concatenate([alone[1] - weights[: len(alone[1])] @ mean, against[1]])
     return torch.from_numpy(weights / SOFTNESS).float(), torch.from_numpy(bias / SOFTNESS).float()
+
+
+def _balanced(often: NDArray[np.int64], home: NDArray[np.bool_], wanted: float) -> NDArray[np.int64]:
+    """Return how often each embedding (n,) counts, `wanted` times as often at home in all as elsewhere, nearly.
+
+    Either side is counted a whole number of times, the other as it is.
+    """
+    if home.all():
+        return often
+    more = wanted * often[~home].sum() / often[home].sum()
+    if more >= 1.0:
+        return np.where(home, often * round(more), often)
+    return np.where(home, often, often * round(1.0 / more))

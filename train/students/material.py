@@ -62,14 +62,17 @@ def recordings_of(split: Split, data: Path, settings: EncoderSettings, spoken: P
 
 
 def _refuse_strangers(split: Split, voices: Sequence[Path]) -> None:
-    """Voices of who chooses or judges would leak, and those of another corpus carry its licence."""
+    """Raise ConfigError where a voice is of no training speaker.
+
+    One of who chooses or judges would leak; one of another corpus carries that corpus's licence.
+    """
     heard = {clip.speaker for clip in split.train}
     for folder in sorted({path.parent for path in voices}):
         speaker = folder.name.rsplit("-", 2)[0]
         if speaker not in heard:
             raise ConfigError(
-                f"{folder} is made of {speaker}, who must be unheard here; need voices of this run's training speakers "
-                "alone; give another --spoken, or make them with python -m train.voices --settings of this run"
+                f"{folder} is made of {speaker}, no training speaker of this run; need voices of those alone; give "
+                "another --spoken, or make them with python -m train.voices --settings of this run"
             )
 
 

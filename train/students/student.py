@@ -62,20 +62,19 @@ class Student(nn.Module):
         mel, early, frames, embedding = self.listen(audio)
         return Heard(mel, early, frames, embedding, *self.voice(frames, embedding, voice))
 
+    def answer(self, heard: Heard, told: dict[str, Tensor]) -> Tensor:
+        """Return logits (B, C): the first opinion and what the fusion adds, less sure where the sound is unfamiliar.
+
+        A sound may be unfamiliar while its words are plain: where there are words, the first opinion alone is doubted.
+        """
+        added, doubt = self.fusion(heard, told), self.familiarity(heard.embedding)
+        if "text_mask" not in self.fusion.reads:
+            return (heard.opinion + added) / doubt
+        worded = told["text_mask"].to(added.dtype).amax(1, keepdim=True)
+        return heard.opinion / doubt + added * (worded + (1.0 - worded) / doubt)
+
     def forward(self, *values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (B, C), embedding (B, D) and frames (B, T, W) for values in the order of `inputs`."""
         told = dict(zip(self.inputs, values, strict=True))
         heard = self.hear(told["audio"], told["voice"])
-        logits = _doubted(heard.opinion, self.fusion(heard, told), self.familiarity(heard.embedding), told)
-        return logits, heard.embedding, heard.frames
-
-
-def _doubted(opinion: Tensor, added: Tensor, doubt: Tensor, told: dict[str, Tensor]) -> Tensor:
-    """Return logits (B, C): what is heard counts less by `doubt` (B, 1), and what words add counts in full.
-
-    A sound may be unfamiliar while its words are plain, so a fusion that has words is not doubted.
-    """
-    if "text_mask" not in told:
-        return (opinion + added) / doubt
-    worded = told["text_mask"].amax(1, keepdim=True).to(opinion.dtype)
-    return opinion / doubt + added * (worded + (1.0 - worded) / doubt)
+        return self.answer(heard, told), heard.embedding, heard.frames

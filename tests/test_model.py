@@ -145,9 +145,8 @@ def test_words_pull_the_answer_towards_what_they_say(recognizer: EmotionRecogniz
     happy = recognizer.recognize(utterance, transcript="This is wonderful, I love it so much, thank you!")
     angry = recognizer.recognize(utterance, transcript="I hate this, you are a disgusting idiot!")
     assert not without.text_used and happy.text_used
-    # Far from what it learnt, as synthetic voices are, it is sure of nothing, words or not.
-    assert happy.probabilities["happy"] > angry.probabilities["happy"] + 0.05
-    assert angry.probabilities["angry"] > happy.probabilities["angry"] + 0.05
+    assert happy.probabilities["happy"] > angry.probabilities["happy"] + 0.1
+    assert angry.probabilities["angry"] > happy.probabilities["angry"] + 0.1
 
 
 @pytest.mark.corpora

@@ -89,11 +89,12 @@ students: $(VENV)/.dev
 	$(BIN)/python -m train.distill train/configs/students/encoder-cut.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken --start runs/encoder-longer --run runs/encoder-cut
 	$(BIN)/pip install "pyworld>=0.3.5" "setuptools<81"
-	$(BIN)/python -m train.voices --out runs/spoken
+	test -d runs/spoken-voices || cp -r runs/spoken runs/spoken-voices
+	$(BIN)/python -m train.voices --out runs/spoken-voices
 	$(BIN)/python -m train.distill train/configs/students/encoder-voices.toml --teacher "$(TEACHER)" \
-	  --spoken runs/spoken --start runs/encoder-cut --run runs/encoder-voices
+	  --spoken runs/spoken-voices --start runs/encoder-cut --run runs/encoder-voices
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
-	  --spoken runs/spoken --encoder runs/encoder-voices --run runs/students
+	  --spoken runs/spoken-voices --encoder runs/encoder-voices --run runs/students
 	$(BIN)/python -m train.keep runs/students
 	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8

@@ -170,20 +170,29 @@ def commands(manifest: Manifest) -> str:
 
 def _training(suffix: str) -> list[str]:
     """Return the commands of both stages; each encoder begins with the weights of the one before it."""
-    told = "--teacher TEACHER --spoken runs/spoken"
     encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", *([f"encoder{suffix}"] if suffix else [])]
-    lines = ["python -m train.speak --out runs/spoken"]
+    lines, spoken = ["python -m train.speak --out runs/spoken"], "runs/spoken"
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""
         if name == "encoder-voices":
-            lines += ['pip install pyworld "setuptools<81"', "python -m train.voices --out runs/spoken"]
-        lines.append(f"python -m train.distill train/configs/students/{name}.toml {told}{start} --run runs/{name}")
+            lines += ['pip install pyworld "setuptools<81"', *_voices(spoken, "runs/spoken-voices", "")]
+            spoken = "runs/spoken-voices"
+        elif suffix and name == encoders[-1]:
+            lines += _voices(spoken, f"runs/spoken{suffix}", f" --settings train/configs/students/{name}.toml")
+            spoken = f"runs/spoken{suffix}"
+        lines.append(f"{_distil(name, spoken)}{start} --run runs/{name}")
     students = f"students{suffix}"
-    lines.append(
-        f"python -m train.distill train/configs/students/{students}.toml {told} --encoder runs/{encoders[-1]} "
-        f"--run runs/{students}"
-    )
+    lines.append(f"{_distil(students, spoken)} --encoder runs/{encoders[-1]} --run runs/{students}")
     return [*lines, f"python -m train.keep runs/{students}"]
+
+
+def _distil(settings: str, spoken: str) -> str:
+    return f"python -m train.distill train/configs/students/{settings}.toml --teacher TEACHER --spoken {spoken}"
+
+
+def _voices(before: str, folder: str, settings: str) -> list[str]:
+    """Return what makes voices in a folder of their own: earlier stages must not hear them, nor another tier."""
+    return [f"cp -r {before} {folder}", f"python -m train.voices{settings} --out {folder}"]
 
 
 def _published_commands(manifest: Manifest) -> str:

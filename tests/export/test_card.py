@@ -141,10 +141,15 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
         "encoder.toml",
         "--start runs/encoder ",
         "--start runs/encoder-longer ",
-        "python -m train.voices ",
-        "--start runs/encoder-cut ",
-        "--start runs/encoder-voices ",
+        "python -m train.voices --out runs/spoken-voices",
+        "--spoken runs/spoken-voices --start runs/encoder-cut ",
+        "python -m train.voices --settings train/configs/students/encoder-research.toml --out runs/spoken-research",
+        "--spoken runs/spoken-research --start runs/encoder-voices ",
         "--encoder runs/encoder-research ",
     ]
     places = [card.index(step) for step in chain]
     assert places == sorted(places) and "--run runs/students-research" in card
+    # Voices are heard from their own stage on, and the research tier's by no other.
+    assert "--spoken runs/spoken --start runs/encoder-longer " in card
+    clean = render_card(replace(manifest, provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
+    assert "--spoken runs/spoken-voices --encoder runs/encoder-voices " in clean and "spoken-research" not in clean

@@ -72,3 +72,7 @@ def test_a_third_is_as_it_is_and_the_rest_has_been_through_something(bank: Bank,
     assert all(np.array_equal(once[n], again[n]) for n in once)
     untouched = [np.allclose(a, b, atol=1e-5) for n in once for a, b in zip(once[n], clean[n], strict=True)]
     assert 0.15 < np.mean(untouched) < 0.5
+    roomy = Augmenter([], [], Chances(speed=0, room=0, simulated=1.0, noise=0, band=0, clip=0, coarse=0, pad=0))
+    in_rooms = embeddings_of(student, bank, roomy, settings)
+    touched = [not np.allclose(a, b, atol=1e-5) for n in clean for a, b in zip(in_rooms[n], clean[n], strict=True)]
+    assert 0.15 < np.mean(touched) < 0.55

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from train.students.bank import Recording  # noqa: E402
-from train.students.first_opinion import first_opinion  # noqa: E402
+from train.students.first_opinion import _balanced, first_opinion  # noqa: E402
 from train.students.material import acted_label  # noqa: E402
 
 SIZE, CLASSES = 12, 4
@@ -61,3 +61,12 @@ def test_a_changed_voice_is_named_after_its_kind_and_what_was_acted() -> None:
     assert acted_label(Path("spoken/cremad_1001-changed-0/003-happy.wav")) == 1
     assert acted_label(Path("spoken/cremad_1001-lent-0/003-happy.wav")) == -1
     assert acted_label(Path("spoken/cremad_1001-changed-0/003.wav")) == -1
+
+
+@pytest.mark.parametrize(("at_home", "elsewhere", "wanted"), [(100, 100, 6.4), (1000, 100, 1.6), (640, 100, 6.4)])
+def test_home_counts_by_its_share_however_many_voices_there_are(at_home: int, elsewhere: int, wanted: float) -> None:
+    home = np.arange(at_home + elsewhere) < at_home
+    counted = _balanced(np.ones(len(home), np.int64), home, wanted)
+    assert counted.min() >= 1
+    assert 0.75 * wanted < counted[home].sum() / counted[~home].sum() < 1.34 * wanted
+    assert np.array_equal(_balanced(np.full(5, 3), np.full(5, True), wanted), np.full(5, 3))

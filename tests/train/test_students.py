@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from train.students.config import SYSTEMS, StudentConfig  # noqa: E402
+from train.students.examiner import Examiner  # noqa: E402
 from train.students.familiarity import DOUBT, FARTHEST, Familiarity  # noqa: E402
 from train.students.histories import Histories, HistoryShares, voice_of  # noqa: E402
 from train.students.student import Student  # noqa: E402
@@ -126,6 +129,22 @@ def test_words_are_not_doubted_with_the_sound(system: str) -> None:
     one_of_each = {name: value.repeat(2, *(1 for _ in value.shape[1:])) for name, value in worded.items()}
     one_of_each["text_mask"][1] = 0
     assert torch.allclose(student(*one_of_each.values())[0], torch.cat(wanted), atol=1e-4)
+
+
+def test_the_examiner_judges_what_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    student = student_of("mdat")
+    values = inputs_of(student, tokens=5)
+    told = {name: values[name].numpy() for name in ("text_ids", "text_mask")}
+    examined = SimpleNamespace(
+        heard=[student.listen(values["audio"])],
+        texts=[(told["text_ids"], told["text_mask"])],
+        prosody=[torch.randn(1, 103)],
+        truth=[2],
+    )
+    for answer, score in ((2, 1.0), (1, 0.0)):
+        logits = torch.nn.functional.one_hot(torch.tensor([answer]), 4).float()
+        monkeypatch.setattr(student, "answer", lambda *_, logits=logits: logits)
+        assert Examiner._ua(examined, student, values["voice"], words=True) == score
 
 
 def test_the_level_of_the_recording_does_not_matter(student: Student) -> None:

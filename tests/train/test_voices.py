@@ -101,6 +101,27 @@ def test_voices_are_made_of_training_speakers_alone_and_kept(
         renamed.rename(out / made[0])
 
 
+def test_a_voice_is_the_same_whoever_else_is_there(
+    miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Parts
+) -> None:
+    monkeypatch.setattr(voices, "take_apart", lambda wave: parts)
+    monkeypatch.setattr(voices, "put_together", lambda made: made.pitch_hz.astype(np.float32) / 1000.0)
+    settings = tmp_path / "encoder.toml"
+    settings.write_text('stage = "encoder"\nname = "e"\ntier = "clean"\ncorpora = ["alpha"]\n')
+    run = read_run(settings)
+    assert isinstance(run, EncoderSettings)
+    clips = read_split(run, miniature).train
+    last = max(clip.speaker for clip in clips)
+    heard = []
+    for name, chosen in (("all", clips), ("one", [clip for clip in clips if clip.speaker == last])):
+        out = tmp_path / name
+        out.mkdir()
+        soundfile.write(tmp_path / "words.wav", np.zeros(16_000), 16_000)
+        voices._write_all(voices.Maker(out, [tmp_path / "words.wav"]), run, chosen, 4)
+        heard.append({path.relative_to(out): path.read_bytes() for path in out.glob(f"{last}-*/*.wav")})
+    assert heard[0] and heard[0] == heard[1]
+
+
 def test_each_clip_comes_in_other_voices_about_as_often_as_in_training(miniature: Path, tmp_path: Path) -> None:
     settings = tmp_path / "encoder.toml"
     settings.write_text('stage = "encoder"\nname = "e"\ntier = "clean"\ncorpora = ["alpha"]\nrepeat = { alpha = 2 }\n')

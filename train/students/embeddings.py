@@ -21,9 +21,9 @@ _BATCH = 32
 def embeddings_of(student: Student, bank: Bank, augmenter: Augmenter, settings: StudentSettings) -> Rows:
     """Return what the encoder makes of each recording whose emotion is known, (variants, D).
 
-    A third of the variants is as it is, a third has been through the augmenter, a third in a room. On validation
-    speakers that and none of it are within half a point of each other, and it is best in rooms and noise against the
-    speaker's mean. Of an actor's other voices it is the first variant alone, at its own speed.
+    A third of the variants is as it is, a third has been through the augmenter, a third in a room: on validation
+    speakers worth half a point in rooms alone and nothing against the speaker's mean (train/LOG.md, 52). Of an actor's
+    other voices it is the first variant alone, at its own speed.
     """
     items = _known(bank)
     rng = np.random.default_rng(settings.seed)

@@ -71,8 +71,8 @@ def _refuse_strangers(split: Split, voices: Sequence[Path]) -> None:
         speaker = folder.name.rsplit("-", 2)[0]
         if speaker not in heard:
             raise ConfigError(
-                f"{folder} is made of {speaker}, no training speaker of this run; need voices of those alone; give "
-                "another --spoken, or make them with python -m train.voices --settings of this run"
+                f"{folder} is made of {speaker}, no training speaker of this run; need voices of those alone; "
+                "remove that folder, or give another --spoken, made with python -m train.voices --settings of this run"
             )
 
 

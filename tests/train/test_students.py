@@ -101,6 +101,7 @@ def test_what_lies_far_from_what_was_learnt_is_doubted() -> None:
     like, far = torch.randn(200, 8, generator=generator) @ plane, torch.randn(200, 40, generator=generator)
     assert familiarity(like).max() < 1.1 and familiarity(far).min() > 1.2
     assert familiarity(1e6 * far).max() == 1.0 + DOUBT * (FARTHEST - 1.0)
+    assert torch.isfinite(familiarity(0.0 * far)).all()
 
 
 def test_doubt_leaves_the_answer_and_takes_confidence() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -154,8 +155,13 @@ def adapted(model: str, clips: Sequence[Clip]) -> tuple[EmotionRecognizer, tuple
     shots = [Shot(clip.path, clip.emotion, clip.speaker) for clip in clips]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "adapted"
+        base: str | Path = model
+        if Path(model).is_dir():
+            # An adapted bundle finds its base among the bundled ones or beside itself.
+            base = Path(folder) / edge_ser.load(model).model
+            shutil.copytree(model, base)
         wall_s, processor_s = time.perf_counter(), time.process_time()
-        report = adapt(Path(model).resolve() if Path(model).is_dir() else model, shots, out)
+        report = adapt(base, shots, out)
         cost = (time.perf_counter() - wall_s, time.process_time() - processor_s, report.size_bytes)
         return edge_ser.load(out), cost
 

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
-from train.students.encoder_distiller import _within  # noqa: E402
+from train.students.encoder_distiller import EncoderRun, _within  # noqa: E402
+from train.students.run_settings import EncoderSettings  # noqa: E402
+
+
+def small(folder: Path, passes: int) -> EncoderRun:
+    folder.mkdir()
+    sizes = {"width": 16, "mels": 16, "blocks": 1, "layers": 2, "precision": "float32"}
+    return EncoderRun(EncoderSettings(name="e", tier="clean", corpora=("alpha",), passes=passes, **sizes), folder, 8)
+
+
+def test_frames_that_go_through_the_layers_twice_begin_as_those_of_a_run_that_did_once(tmp_path: Path) -> None:
+    nobody = {"train": [], "validation": [], "test": []}
+    once, twice = small(tmp_path / "once", 1), small(tmp_path / "twice", 2)
+    once.save({"speakers": nobody})
+    twice.start_from(tmp_path / "once", nobody)
+    audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
+    for before, after in ((once.model, twice.model), (once.kept, twice.kept)):
+        assert torch.equal(before.eval().speech(audio)[2], after.eval().speech(audio)[2])
+    weights = {name: value.shape for name, value in twice.model.speech.named_parameters()}
+    more = weights.keys() - dict(once.model.speech.named_parameters()).keys()
+    assert sum(weights[name].numel() for name in more) == 2 * 16, "a second pass has a share for each channel and layer"
+    twice.model.speech(audio)[2].square().sum().backward()
+    assert all(share.grad is not None and share.grad.abs().sum() > 0 for share in twice.model.speech.again)
 
 
 def test_what_a_speaker_is_wrong_by_throughout_does_not_count_within_the_speaker() -> None:

@@ -63,10 +63,12 @@ def test_a_changed_voice_is_named_after_its_kind_and_what_was_acted() -> None:
     assert acted_label(Path("spoken/cremad_1001-changed-0/003.wav")) == -1
 
 
-@pytest.mark.parametrize(("at_home", "elsewhere", "wanted"), [(100, 100, 6.4), (1000, 100, 1.6), (640, 100, 6.4)])
+@pytest.mark.parametrize(
+    ("at_home", "elsewhere", "wanted"), [(100, 100, 6.4), (1000, 100, 1.6), (640, 100, 6.4), (100, 90, 1.25)]
+)
 def test_home_counts_by_its_share_however_many_voices_there_are(at_home: int, elsewhere: int, wanted: float) -> None:
     home = np.arange(at_home + elsewhere) < at_home
     counted = _balanced(np.ones(len(home), np.int64), home, wanted)
     assert counted.min() >= 1
-    assert 0.75 * wanted < counted[home].sum() / counted[~home].sum() < 1.34 * wanted
+    assert counted[home].sum() / counted[~home].sum() == pytest.approx(wanted, rel=0.125)
     assert np.array_equal(_balanced(np.full(5, 3), np.full(5, True), wanted), np.full(5, 3))

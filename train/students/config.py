@@ -22,6 +22,8 @@ class StudentConfig:
     """W: width of a speech frame; 25 frames a second."""
     speech_blocks: int = 4
     speech_layers: int = 3
+    speech_passes: int = 1
+    """How often the frames go through these layers; what ships says so itself."""
     told_width: int = 96
     """Width of a frame that was heard in the light of a voice."""
     vocabulary: int = 2500

@@ -51,6 +51,7 @@ class TrainingEncoder(nn.Module):
             mels=settings.mels,
             blocks=settings.blocks,
             layers=settings.layers,
+            passes=settings.passes,
             dropout=settings.dropout,
         )
         self.frames = nn.Linear(settings.width, teacher_size)
@@ -197,7 +198,10 @@ class EncoderRun:
             raise ConfigError(
                 f"{folder} has heard {', '.join(leaked[:3])}, who must be unheard here; use the same seed"
             )
-        self._take(tensors)
+        # What this encoder's frames go through once more begins as nothing.
+        own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        own |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        self._take({name: value for name, value in own.items() if ".speech.again." in name} | tensors)
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})

@@ -48,6 +48,8 @@ class EncoderSettings:
     mels: int = 64
     blocks: int = 4
     layers: int = 3
+    passes: int = 1
+    """How often the frames go through the layers."""
     dropout: float = 0.05
     steps: int = 7500
     speakers: int = 6

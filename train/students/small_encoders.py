@@ -54,9 +54,13 @@ class Position(nn.Module):
 
 
 class SpeechEncoder(nn.Module):
-    """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second."""
+    """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second.
 
-    def __init__(self, *, width: int, mels: int, blocks: int, layers: int, dropout: float) -> None:
+    The frames go through the transformer layers `passes` times: depth that costs time, of which a device has some left,
+    and no weights (Dehghani et al. 2019, Universal Transformers).
+    """
+
+    def __init__(self, *, width: int, mels: int, blocks: int, layers: int, passes: int, dropout: float) -> None:
         super().__init__()
         self.log_mel = LogMel(mels)
         self.spec_augment = SpecAugment()
@@ -69,6 +73,8 @@ class SpeechEncoder(nn.Module):
         self.layers = nn.ModuleList(
             TransformerLayer(width, 4, 4 * width, dropout, pre_norm=True) for _ in range(layers)
         )
+        # For each layer and pass after the first, how much of what the layer adds is taken; at first nothing.
+        self.again = nn.ParameterList(torch.zeros(width) for _ in range(layers * (passes - 1)))
         self.norm = nn.LayerNorm(width)
         self.presence = nn.Linear(width, 1)
 
@@ -90,6 +96,8 @@ class SpeechEncoder(nn.Module):
         x = self.position(early)
         for layer in self.layers:
             x = layer(x, None)
+        for number, share in enumerate(self.again):
+            x = x + share * (self.layers[number % len(self.layers)](x, None) - x)
         return picture, early, self.norm(x)
 
 

@@ -36,6 +36,7 @@ class Student(nn.Module):
             mels=config.mels,
             blocks=config.speech_blocks,
             layers=config.speech_layers,
+            passes=config.speech_passes,
             dropout=config.dropout,
         )
         self.voice = VoiceSense(config.speech_width, config.told_width, config.classes)

@@ -86,6 +86,7 @@ class StudentRun:
             speech_width=about.width,
             speech_blocks=about.blocks,
             speech_layers=about.layers,
+            speech_passes=about.passes,
             **self.settings.model,
         )
         student = Student(config)

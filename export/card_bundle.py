@@ -154,7 +154,7 @@ def commands(manifest: Manifest) -> str:
     if isinstance(encoder, Mapping):
         tier = str(encoder["tier"])
         suffix = "" if tier == "clean" else f"-{tier}"
-        lines = _training(suffix)
+        lines = _training(suffix, "-swift" if manifest.name.removesuffix("-int8") == "lora" else suffix)
         # The folder says the tier; only the bundle's name says it again.
         checkpoint = f"{tier}/{checkpoint.removesuffix(suffix)}"
     built = f"build/{manifest.name.removesuffix('-int8')}"
@@ -168,9 +168,15 @@ def commands(manifest: Manifest) -> str:
     return section("How it was made", "\n".join(["```", *lines, "```"]))
 
 
-def _training(suffix: str) -> list[str]:
-    """Return the commands of both stages; each encoder begins with the weights of the one before it."""
-    encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", *([f"encoder{suffix}"] if suffix else [])]
+def _training(suffix: str, students: str) -> list[str]:
+    """Return the commands of both stages; each encoder begins with the weights of the one before it.
+
+    Args:
+        suffix: Of the tier's encoder, nothing for the clean tier's.
+        students: Of the second stage's settings.
+    """
+    encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", "encoder-passes"]
+    encoders += [f"encoder{suffix}"] if suffix else []
     lines, spoken = ["python -m train.speak --out runs/spoken"], "runs/spoken"
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""
@@ -181,7 +187,7 @@ def _training(suffix: str) -> list[str]:
             lines += _voices(spoken, f"runs/spoken{suffix}", f" --settings train/configs/students/{name}.toml")
             spoken = f"runs/spoken{suffix}"
         lines.append(f"{_distil(name, spoken)}{start} --run runs/{name}")
-    students = f"students{suffix}"
+    students = f"students{students}"
     lines.append(f"{_distil(students, spoken)} --encoder runs/{encoders[-1]} --run runs/{students}")
     return [*lines, f"python -m train.keep runs/{students}"]
 

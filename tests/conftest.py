@@ -122,6 +122,7 @@ width = 16
 mels = 16
 blocks = 1
 layers = 1
+passes = 2
 steps = 6
 precision = "float32"
 speakers = 4
@@ -143,6 +144,7 @@ utterances = 8
 non_speech = 2
 
 [model]
+tracts = [0.88, 1.14]
 told_width = 12
 vocabulary = 300
 text_width = 16

@@ -24,6 +24,8 @@ class StudentConfig:
     speech_layers: int = 3
     speech_passes: int = 1
     """How often the frames go through these layers; what ships says so itself."""
+    tracts: tuple[float, ...] = (1.0,)
+    """Vocal tracts, shorter by these ratios, that an utterance is heard as said with; what is heard is their mean."""
     told_width: int = 96
     """Width of a frame that was heard in the light of a voice."""
     vocabulary: int = 2500
@@ -38,10 +40,11 @@ class StudentConfig:
     """Of the low-rank adapter, where the system has one."""
 
     def __post_init__(self) -> None:
-        """Refuse a system that has no student.
+        """Take tracts as a list, too; refuse a system that has no student.
 
         Raises:
             ConfigError: There is no such student.
         """
+        object.__setattr__(self, "tracts", tuple(float(tract) for tract in self.tracts))
         if self.system not in SYSTEMS:
             raise ConfigError(f"system is {self.system!r}; need one of {', '.join(SYSTEMS)}")

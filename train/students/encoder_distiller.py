@@ -61,7 +61,7 @@ class TrainingEncoder(nn.Module):
 
     def embed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames (B, T, D) and their mean and deviation (B, 2 D)."""
-        frames = self.speech(audio)[2]
+        frames = self.speech(audio)
         return frames, self.speech.pooled(frames)
 
     def opinion(self) -> dict[str, Tensor]:

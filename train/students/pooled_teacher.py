@@ -112,14 +112,12 @@ def pooled_frames(frames: Array, spoken: Array) -> Array:
     return np.concatenate([mean, np.sqrt(weights @ np.square(frames - mean) + np.float32(1e-6))])
 
 
-def discriminant(
-    rows: Array, labels: NDArray[np.int64], often: NDArray[np.int64], *, shrinkage: float = SHRINKAGE
-) -> tuple[Array, Array]:
+def discriminant(rows: Array, labels: NDArray[np.int64], often: NDArray[np.int64]) -> tuple[Array, Array]:
     """Return weights (D, C) and biases (C,) fitted on rows (n, D), each counted `often` times (n,).
 
     So a small corpus is not drowned; no class comes first.
     """
     even = np.full(labels.max() + 1, 1.0 / (labels.max() + 1))
-    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=even)
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=SHRINKAGE, priors=even)
     model.fit(np.repeat(rows, often, axis=0), np.repeat(labels, often))
     return model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)

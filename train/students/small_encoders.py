@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +61,20 @@ class SpeechEncoder(nn.Module):
     and no weights (Dehghani et al. 2019, Universal Transformers).
     """
 
-    def __init__(self, *, width: int, mels: int, blocks: int, layers: int, passes: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        mels: int,
+        blocks: int,
+        layers: int,
+        passes: int,
+        dropout: float,
+        tracts: Sequence[float] = (1.0,),
+    ) -> None:
         super().__init__()
-        self.log_mel = LogMel(mels)
+        self.mels, self.tracts = mels, tuple(tracts)
+        self.log_mel = LogMel(mels, (1.0, *(tract for tract in tracts if tract != 1.0)))
         self.spec_augment = SpecAugment()
         self.stem = nn.Sequential(
             _convolution(1, 24, (2, 2)), _convolution(24, 48, (2, 2)), _convolution(48, 64, (2, 1))
@@ -84,9 +96,31 @@ class SpeechEncoder(nn.Module):
         mean = masked_mean(frames, spoken)
         return torch.cat([mean, masked_deviation(frames, mean, spoken)], dim=-1)
 
-    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the log-mel picture (B, mels, 4 T), frames before the transformer layers and after, (B, T, width)."""
+    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the log-mel picture (B, mels, 4 T), frames before the layers and after (B, T, width), and embedding.
+
+        The encoder hears the utterance as each of `tracts` would have said it, vocal tracts shorter by these ratios,
+        and takes the mean: what it gets wrong in a voice it gets wrong otherwise in another.
+        """
         picture = self.log_mel(audio)
+        plain = picture[:, : self.mels]
+        if self.tracts == (1.0,):
+            early, frames = self.encode(plain)
+            return plain, early, frames, self.pooled(frames)
+        heard = picture if 1.0 in self.tracts else picture[:, self.mels :]
+        # Tracts stand where the batch does: one pass for all of them.
+        apart = (len(self.tracts), -1)
+        early, frames = self.encode(torch.cat(heard.split(self.mels, dim=1)))
+        embedding = self.pooled(frames)
+        means = (part.unflatten(0, apart).mean(0) for part in (early, frames, embedding))
+        return plain, *means
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Return frames (B, T, width) of the voice as it is."""
+        return self.encode(self.log_mel(audio)[:, : self.mels])[1]
+
+    def encode(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames before the transformer layers and after, (B, T, width), of log-mel features (B, mels, 4 T)."""
         mel = self.spec_augment(picture)
         maps = self.stem(mel.unsqueeze(1))  # (B, C, mels / 8, T)
         x = self.squeeze(maps.flatten(1, 2))  # (B, D, T)
@@ -98,7 +132,7 @@ class SpeechEncoder(nn.Module):
             x = layer(x, None)
         for number, share in enumerate(self.again):
             x = x + share * (self.layers[number % len(self.layers)](x, None) - x)
-        return picture, early, self.norm(x)
+        return early, self.norm(x)
 
 
 class SpecAugment(nn.Module):

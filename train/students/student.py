@@ -37,6 +37,7 @@ class Student(nn.Module):
             blocks=config.speech_blocks,
             layers=config.speech_layers,
             passes=config.speech_passes,
+            tracts=config.tracts,
             dropout=config.dropout,
         )
         self.voice = VoiceSense(config.speech_width, config.told_width, config.classes)
@@ -55,8 +56,7 @@ class Student(nn.Module):
 
     def listen(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return mel, early frames, frames and embedding of a waveform (B, samples)."""
-        mel, early, frames = self.speech(audio)
-        return mel, early, frames, self.speech.pooled(frames)
+        return self.speech.hear(audio)
 
     def hear(self, audio: Tensor, voice: Tensor) -> Heard:
         """Return everything that the fusion may want of a waveform (B, samples) and a voice (B, 4 W + 1)."""

@@ -68,9 +68,25 @@ def architecture(manifest: Manifest) -> str:
         "Architecture",
         SYSTEMS.get(manifest.system, ""),
         front_end if "model" in manifest.graphs else _published(manifest),
+        _hearing(model) if isinstance(model, Mapping) else "",
         table(["part", "parameters"], [[name, f"{count:,}" if count else "none learnt"] for name, count in counted]),
         f"Sizes: {sizes}." if sizes else "",
     )
+
+
+def _hearing(model: Mapping[str, Any]) -> str:
+    """Return how often the encoder goes over an utterance, where it is more than once."""
+    passes, tracts = int(model.get("speech_passes", 1)), [float(tract) for tract in model.get("tracts", [1.0])]
+    said = []
+    if tracts != [1.0]:
+        ratios = " and ".join(f"{tract:g}" for tract in tracts)
+        said.append(
+            f"It hears every utterance as {len(tracts)} vocal tracts would say it, the frequency axis stretched by "
+            f"{ratios}, and takes the mean."
+        )
+    if passes > 1:
+        said.append(f"Frames go through the encoder's transformer layers {passes} times.")
+    return " ".join(said)
 
 
 def _published(manifest: Manifest) -> str:

@@ -143,8 +143,9 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
         "--start runs/encoder-longer ",
         "python -m train.voices --out runs/spoken-voices",
         "--spoken runs/spoken-voices --start runs/encoder-cut ",
+        "--spoken runs/spoken-voices --start runs/encoder-voices ",
         "python -m train.voices --settings train/configs/students/encoder-research.toml --out runs/spoken-research",
-        "--spoken runs/spoken-research --start runs/encoder-voices ",
+        "--spoken runs/spoken-research --start runs/encoder-passes ",
         "--encoder runs/encoder-research ",
     ]
     places = [card.index(step) for step in chain]
@@ -152,4 +153,19 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
     # Voices are heard from their own stage on, and the research tier's by no other.
     assert "--spoken runs/spoken --start runs/encoder-longer " in card
     clean = render_card(replace(manifest, provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
-    assert "--spoken runs/spoken-voices --encoder runs/encoder-voices " in clean and "spoken-research" not in clean
+    assert "--spoken runs/spoken-voices --encoder runs/encoder-passes " in clean and "spoken-research" not in clean
+    lora = render_card(replace(manifest, name="lora-int8", provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
+    assert "students-swift.toml" in lora and "train.keep runs/students-swift" in lora and "-swift" not in clean
+
+
+def test_a_card_says_how_often_an_utterance_is_heard(tiny: Path) -> None:
+    manifest = Bundle.open(tiny).manifest
+
+    def card(**model: object) -> str:
+        return render_card(replace(manifest, provenance={"settings": {"model": model}}), {})
+
+    often = card(tracts=[0.88, 1.14], speech_passes=2)
+    assert "as 2 vocal tracts would say it, the frequency axis stretched by 0.88 and 1.14" in often
+    assert "transformer layers 2 times" in often
+    once = card(tracts=[1.0], speech_passes=1)
+    assert "vocal tracts" not in once.replace("tracts [1.0]", "") and " times." not in once

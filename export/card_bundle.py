@@ -170,7 +170,7 @@ def commands(manifest: Manifest) -> str:
     if isinstance(encoder, Mapping):
         tier = str(encoder["tier"])
         suffix = "" if tier == "clean" else f"-{tier}"
-        lines = _training(suffix, "-swift" if manifest.name.removesuffix("-int8") == "lora" else suffix)
+        lines = _training(suffix, "-swift" if manifest.system == "lora" else suffix)
         # The folder says the tier; only the bundle's name says it again.
         checkpoint = f"{tier}/{checkpoint.removesuffix(suffix)}"
     built = f"build/{manifest.name.removesuffix('-int8')}"

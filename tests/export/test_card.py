@@ -154,7 +154,7 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
     assert "--spoken runs/spoken --start runs/encoder-longer " in card
     clean = render_card(replace(manifest, provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
     assert "--spoken runs/spoken-voices --encoder runs/encoder-passes " in clean and "spoken-research" not in clean
-    lora = render_card(replace(manifest, name="lora-int8", provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
+    lora = render_card(replace(manifest, system="lora", provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
     assert "students-swift.toml" in lora and "train.keep runs/students-swift" in lora and "-swift" not in clean
 
 

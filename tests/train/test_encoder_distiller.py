@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
+from edge_ser.errors import ConfigError  # noqa: E402
 from train.students.encoder_distiller import EncoderRun, _within  # noqa: E402
 from train.students.run_settings import EncoderSettings  # noqa: E402
 
@@ -25,11 +26,14 @@ def test_frames_that_go_through_the_layers_twice_begin_as_those_of_a_run_that_di
     twice.start_from(tmp_path / "once", nobody)
     audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
     for before, after in ((once.model, twice.model), (once.kept, twice.kept)):
-        assert torch.equal(before.eval().speech(audio), after.eval().speech(audio))
+        assert torch.equal(before.eval().speech(audio)[2], after.eval().speech(audio)[2])
+    with pytest.raises(ConfigError, match="need at least as many: passes = 2"):
+        twice.save({"speakers": nobody})
+        once.start_from(tmp_path / "twice", nobody)
     weights = {name: value.shape for name, value in twice.model.speech.named_parameters()}
     more = weights.keys() - dict(once.model.speech.named_parameters()).keys()
     assert sum(weights[name].numel() for name in more) == 2 * 16, "a second pass has a share for each channel and layer"
-    twice.model.speech(audio).square().sum().backward()
+    twice.model.speech(audio)[2].square().sum().backward()
     assert all(share.grad is not None and share.grad.abs().sum() > 0 for share in twice.model.speech.again)
 
 

@@ -64,7 +64,7 @@ def test_a_changed_voice_is_named_after_its_kind_and_what_was_acted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_home", "elsewhere", "wanted"), [(100, 100, 6.4), (1000, 100, 1.6), (640, 100, 6.4), (100, 90, 1.25)]
+    ("at_home", "elsewhere", "wanted"), [(100, 100, 6.4), (1000, 100, 1.6), (100, 90, 1.25), (100, 100, 1.5)]
 )
 def test_home_counts_by_its_share_however_many_voices_there_are(at_home: int, elsewhere: int, wanted: float) -> None:
     home = np.arange(at_home + elsewhere) < at_home

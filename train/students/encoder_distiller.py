@@ -61,7 +61,7 @@ class TrainingEncoder(nn.Module):
 
     def embed(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames (B, T, D) and their mean and deviation (B, 2 D)."""
-        frames = self.speech(audio)
+        frames = self.speech(audio)[2]
         return frames, self.speech.pooled(frames)
 
     def opinion(self) -> dict[str, Tensor]:
@@ -172,6 +172,7 @@ class EncoderRun:
         tensors, header = read_checkpoint(path)
         stored, current = header["settings"], json.loads(json.dumps(asdict(self.settings)))
         assert isinstance(stored, dict)
+        stored = {"passes": 1, **stored}  # earlier versions knew of one alone
         changed = sorted(
             name for name in current if name not in ("steps", "licence") and current[name] != stored.get(name)
         )
@@ -189,9 +190,15 @@ class EncoderRun:
         """Begin with the weights of another run, whose training speakers are training speakers here, too.
 
         Raises:
-            ConfigError: It has heard a speaker who chooses or judges here.
+            ConfigError: It has heard a speaker who chooses or judges here, or goes through its layers more often.
         """
         tensors, header = read_checkpoint(folder / "last.safetensors")
+        passes = json.loads(json.dumps(header["settings"])).get("passes", 1)
+        if passes > self.settings.passes:
+            raise ConfigError(
+                f"{folder} goes through its layers {passes} times, this run {self.settings.passes}; need at least as "
+                f"many: passes = {passes} in the settings"
+            )
         heard: dict[str, list[str]] = json.loads(json.dumps(header["speakers"]))
         leaked = sorted(set(heard["train"]) & {*speakers["validation"], *speakers["test"]})
         if leaked:

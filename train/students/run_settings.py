@@ -66,6 +66,15 @@ class EncoderSettings:
     """Of the parts of the loss."""
     save_every: int = 500
 
+    def __post_init__(self) -> None:
+        """Refuse to go through the layers less than once.
+
+        Raises:
+            ConfigError: It would.
+        """
+        if self.passes < 1:
+            raise ConfigError(f"passes is {self.passes}; need 1 or more")
+
 
 @dataclass(frozen=True)
 class StudentSettings:
@@ -95,7 +104,7 @@ class StudentSettings:
     shape: RowShape = field(default_factory=RowShape)
     histories: HistoryShares = field(default_factory=HistoryShares)
     model: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `StudentConfig` that differ from what ships."""
+    """Fields of `StudentConfig` that differ from its defaults."""
 
 
 def read_run(path: Path) -> EncoderSettings | StudentSettings:

@@ -58,7 +58,9 @@ class SpeechEncoder(nn.Module):
     """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second.
 
     The frames go through the transformer layers `passes` times: depth that costs time, of which a device has some left,
-    and no weights (Dehghani et al. 2019, Universal Transformers).
+    and no weights (Dehghani et al. 2019, Universal Transformers). The utterance is heard as each of `tracts` would have
+    said it, vocal tracts shorter by these ratios, and frames are the mean: what the encoder gets wrong in one voice it
+    gets wrong otherwise in another.
     """
 
     def __init__(
@@ -96,30 +98,19 @@ class SpeechEncoder(nn.Module):
         mean = masked_mean(frames, spoken)
         return torch.cat([mean, masked_deviation(frames, mean, spoken)], dim=-1)
 
-    def hear(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the log-mel picture (B, mels, 4 T), frames before the layers and after (B, T, width), and embedding.
-
-        The encoder hears the utterance as each of `tracts` would have said it, vocal tracts shorter by these ratios,
-        and takes the mean: what it gets wrong in a voice it gets wrong otherwise in another.
-        """
+    def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the log-mel picture (B, mels, 4 T), frames before the transformer layers and after, (B, T, width)."""
         picture = self.log_mel(audio)
-        plain = picture[:, : self.mels]
         if self.tracts == (1.0,):
-            early, frames = self.encode(plain)
-            return plain, early, frames, self.pooled(frames)
+            return picture, *self._encoded(picture)
+        plain = picture[:, : self.mels]
         heard = picture if 1.0 in self.tracts else picture[:, self.mels :]
         # Tracts stand where the batch does: one pass for all of them.
-        apart = (len(self.tracts), -1)
-        early, frames = self.encode(torch.cat(heard.split(self.mels, dim=1)))
-        embedding = self.pooled(frames)
-        means = (part.unflatten(0, apart).mean(0) for part in (early, frames, embedding))
-        return plain, *means
+        early, frames = self._encoded(torch.cat(heard.split(self.mels, dim=1)))
+        count = len(self.tracts)
+        return plain, torch.stack(early.chunk(count)).mean(0), torch.stack(frames.chunk(count)).mean(0)
 
-    def forward(self, audio: Tensor) -> Tensor:
-        """Return frames (B, T, width) of the voice as it is."""
-        return self.encode(self.log_mel(audio)[:, : self.mels])[1]
-
-    def encode(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+    def _encoded(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames before the transformer layers and after, (B, T, width), of log-mel features (B, mels, 4 T)."""
         mel = self.spec_augment(picture)
         maps = self.stem(mel.unsqueeze(1))  # (B, C, mels / 8, T)

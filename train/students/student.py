@@ -56,7 +56,8 @@ class Student(nn.Module):
 
     def listen(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return mel, early frames, frames and embedding of a waveform (B, samples)."""
-        return self.speech.hear(audio)
+        mel, early, frames = self.speech(audio)
+        return mel, early, frames, self.speech.pooled(frames)
 
     def hear(self, audio: Tensor, voice: Tensor) -> Heard:
         """Return everything that the fusion may want of a waveform (B, samples) and a voice (B, 4 W + 1)."""

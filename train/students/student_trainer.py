@@ -1,7 +1,7 @@
 """The second stage: the fusions of the students learn side by side over one frozen small encoder.
 
 All of them see the same rows, and the encoder runs once a step. Their embedding is the encoder's, so a voice that one
-model has learnt serves the others of its tier.
+model has learnt serves the others of its run.
 """
 
 from __future__ import annotations

@@ -76,17 +76,8 @@ def architecture(manifest: Manifest) -> str:
 
 def _hearing(model: Mapping[str, Any]) -> str:
     """Return how often the encoder goes over an utterance, where it is more than once."""
-    passes, tracts = int(model.get("speech_passes", 1)), [float(tract) for tract in model.get("tracts", [1.0])]
-    said = []
-    if tracts != [1.0]:
-        ratios = " and ".join(f"{tract:g}" for tract in tracts)
-        said.append(
-            f"It hears every utterance as {len(tracts)} vocal tracts would say it, the frequency axis stretched by "
-            f"{ratios}, and takes the mean."
-        )
-    if passes > 1:
-        said.append(f"Frames go through the encoder's transformer layers {passes} times.")
-    return " ".join(said)
+    passes = int(model.get("speech_passes", 1))
+    return f"Frames go through the encoder's transformer layers {passes} times." if passes > 1 else ""
 
 
 def _published(manifest: Manifest) -> str:
@@ -170,7 +161,7 @@ def commands(manifest: Manifest) -> str:
     if isinstance(encoder, Mapping):
         tier = str(encoder["tier"])
         suffix = "" if tier == "clean" else f"-{tier}"
-        lines = _training(suffix, "-swift" if manifest.system == "lora" else suffix)
+        lines = _training(suffix, int(encoder.get("passes", 1)))
         # The folder says the tier; only the bundle's name says it again.
         checkpoint = f"{tier}/{checkpoint.removesuffix(suffix)}"
     built = f"build/{manifest.name.removesuffix('-int8')}"
@@ -184,15 +175,10 @@ def commands(manifest: Manifest) -> str:
     return section("How it was made", "\n".join(["```", *lines, "```"]))
 
 
-def _training(suffix: str, students: str) -> list[str]:
-    """Return the commands of both stages; each encoder begins with the weights of the one before it.
-
-    Args:
-        suffix: Of the tier's encoder, nothing for the clean tier's.
-        students: Of the second stage's settings.
-    """
-    encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", "encoder-passes"]
-    encoders += [f"encoder{suffix}"] if suffix else []
+def _training(suffix: str, passes: int) -> list[str]:
+    """Return the commands of both stages; each encoder begins with the weights of the one before it."""
+    encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices"]
+    encoders += [*(["encoder-passes"] if passes > 1 else []), *([f"encoder{suffix}"] if suffix else [])]
     lines, spoken = ["python -m train.speak --out runs/spoken"], "runs/spoken"
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""
@@ -203,7 +189,7 @@ def _training(suffix: str, students: str) -> list[str]:
             lines += _voices(spoken, f"runs/spoken{suffix}", f" --settings train/configs/students/{name}.toml")
             spoken = f"runs/spoken{suffix}"
         lines.append(f"{_distil(name, spoken)}{start} --run runs/{name}")
-    students = f"students{students}"
+    students = f"students{suffix}"
     lines.append(f"{_distil(students, spoken)} --encoder runs/{encoders[-1]} --run runs/{students}")
     return [*lines, f"python -m train.keep runs/{students}"]
 

@@ -165,10 +165,8 @@ def build_manifest(student: Student, header: dict[str, Any]) -> dict[str, Any]:
 
 def _input(student: Student, name: str, header: dict[str, Any]) -> dict[str, Any]:
     size = student.embedding_size
-    # Students that hear alike with one encoder share its embedding: a voice that one has learnt serves the others.
-    plain = student.config.tracts == (1.0,)
-    tracts = "" if plain else "".join(f"-{tract:g}" for tract in student.config.tracts)
-    space = f"{header['tier']}-{header['encoder_sha256'][:12]}{tracts}"
+    # Students over one encoder share its embedding, so a voice that one has learnt serves the others.
+    space = f"{header['tier']}-{header['encoder_sha256'][:12]}"
     entries: dict[str, dict[str, Any]] = {
         "audio": _tensor("audio", "float32", [1, "samples"], parameters={}),
         "text_ids": _tensor("text_ids", "int64", [1, "tokens"], parameters={"max_tokens": student.config.max_tokens}),

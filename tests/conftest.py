@@ -144,7 +144,6 @@ utterances = 8
 non_speech = 2
 
 [model]
-tracts = [0.88, 1.14]
 told_width = 12
 vocabulary = 300
 text_width = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,12 +27,9 @@ def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     return 2595.0 * np.log10(1.0 + hz / 700.0)
 
 
-def mel_filters(mels: int, stretch: float = 1.0) -> NDArray[np.float32]:
-    """Return triangular filters of equal height on the HTK mel scale, shape (mels, bins).
-
-    A `stretch` above 1 moves what is heard up, as if the speaker's vocal tract were shorter by as much.
-    """
-    bins_hz = np.arange(WINDOW_SAMPLES // 2 + 1) * SAMPLE_RATE_HZ / WINDOW_SAMPLES * stretch
+def mel_filters(mels: int) -> NDArray[np.float32]:
+    """Return triangular filters of equal height on the HTK mel scale, shape (mels, bins)."""
+    bins_hz = np.arange(WINDOW_SAMPLES // 2 + 1) * SAMPLE_RATE_HZ / WINDOW_SAMPLES
     low, high = _hz_to_mel(np.array([LOW_HZ, HIGH_HZ]))
     edges_hz = 700.0 * (10.0 ** (np.linspace(low, high, mels + 2) / 2595.0) - 1.0)
     left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
@@ -52,16 +48,15 @@ def dft_kernels() -> NDArray[np.float32]:
 
 
 class LogMel(nn.Module):
-    """Waveform (B, samples) -> log-mel (B, stretches x mels, frames), 100 frames a second, level-free."""
+    """Waveform (B, samples) -> log-mel (B, mels, frames), 100 frames a second, level-free."""
 
     kernels: Tensor
     filters: Tensor
 
-    def __init__(self, mels: int, stretches: Sequence[float] = (1.0,)) -> None:
+    def __init__(self, mels: int) -> None:
         super().__init__()
-        filters = np.concatenate([mel_filters(mels, stretch) for stretch in stretches])
         self.register_buffer("kernels", torch.from_numpy(dft_kernels()).unsqueeze(1), persistent=False)
-        self.register_buffer("filters", torch.from_numpy(filters).unsqueeze(-1), persistent=False)
+        self.register_buffer("filters", torch.from_numpy(mel_filters(mels)).unsqueeze(-1), persistent=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Return features with mean about 0 and deviation about 1 over speech."""

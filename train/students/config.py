@@ -24,8 +24,6 @@ class StudentConfig:
     speech_layers: int = 3
     speech_passes: int = 1
     """How often the frames go through these layers."""
-    tracts: tuple[float, ...] = (1.0,)
-    """Vocal tracts, shorter by these ratios, that an utterance is heard as said with; what is heard is their mean."""
     told_width: int = 96
     """Width of a frame that was heard in the light of a voice."""
     vocabulary: int = 2500
@@ -40,14 +38,10 @@ class StudentConfig:
     """Of the low-rank adapter, where the system has one."""
 
     def __post_init__(self) -> None:
-        """Take tracts as a list, too; refuse a system that has no student, and tracts that nobody could have.
+        """Refuse a system that has no student.
 
         Raises:
-            ConfigError: There is no such student, or a number cannot be.
+            ConfigError: There is no such student.
         """
-        object.__setattr__(self, "tracts", tuple(float(tract) for tract in self.tracts))
-        apart = len(set(self.tracts)) == len(self.tracts)
-        if not self.tracts or not apart or not all(0.5 <= tract <= 2.0 for tract in self.tracts):
-            raise ConfigError(f"tracts are {list(self.tracts)}; need one or more different ratios in [0.5, 2]")
         if self.system not in SYSTEMS:
             raise ConfigError(f"system is {self.system!r}; need one of {', '.join(SYSTEMS)}")

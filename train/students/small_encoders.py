@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,25 +57,12 @@ class SpeechEncoder(nn.Module):
     """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second.
 
     The frames go through the transformer layers `passes` times: depth that costs time, of which a device has some left,
-    and no weights (Dehghani et al. 2019, Universal Transformers). The utterance is heard as each of `tracts` would have
-    said it, vocal tracts shorter by these ratios, and frames are the mean: what the encoder gets wrong in one voice it
-    gets wrong otherwise in another.
+    and no weights (Dehghani et al. 2019, Universal Transformers).
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        mels: int,
-        blocks: int,
-        layers: int,
-        passes: int,
-        dropout: float,
-        tracts: Sequence[float] = (1.0,),
-    ) -> None:
+    def __init__(self, *, width: int, mels: int, blocks: int, layers: int, passes: int, dropout: float) -> None:
         super().__init__()
-        self.mels, self.tracts = mels, tuple(tracts)
-        self.log_mel = LogMel(mels, (1.0, *(tract for tract in tracts if tract != 1.0)))
+        self.log_mel = LogMel(mels)
         self.spec_augment = SpecAugment()
         self.stem = nn.Sequential(
             _convolution(1, 24, (2, 2)), _convolution(24, 48, (2, 2)), _convolution(48, 64, (2, 1))
@@ -101,17 +87,6 @@ class SpeechEncoder(nn.Module):
     def forward(self, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the log-mel picture (B, mels, 4 T), frames before the transformer layers and after, (B, T, width)."""
         picture = self.log_mel(audio)
-        if self.tracts == (1.0,):
-            return picture, *self._encoded(picture)
-        plain = picture[:, : self.mels]
-        heard = picture if 1.0 in self.tracts else picture[:, self.mels :]
-        # Tracts stand where the batch does: one pass for all of them.
-        early, frames = self._encoded(torch.cat(heard.split(self.mels, dim=1)))
-        count = len(self.tracts)
-        return plain, torch.stack(early.chunk(count)).mean(0), torch.stack(frames.chunk(count)).mean(0)
-
-    def _encoded(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames before the transformer layers and after, (B, T, width), of log-mel features (B, mels, 4 T)."""
         mel = self.spec_augment(picture)
         maps = self.stem(mel.unsqueeze(1))  # (B, C, mels / 8, T)
         x = self.squeeze(maps.flatten(1, 2))  # (B, D, T)
@@ -123,7 +98,7 @@ class SpeechEncoder(nn.Module):
             x = layer(x, None)
         for number, share in enumerate(self.again):
             x = x + share * (self.layers[number % len(self.layers)](x, None) - x)
-        return early, self.norm(x)
+        return picture, early, self.norm(x)
 
 
 class SpecAugment(nn.Module):

@@ -37,7 +37,6 @@ class Student(nn.Module):
             blocks=config.speech_blocks,
             layers=config.speech_layers,
             passes=config.speech_passes,
-            tracts=config.tracts,
             dropout=config.dropout,
         )
         self.voice = VoiceSense(config.speech_width, config.told_width, config.classes)

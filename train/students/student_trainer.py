@@ -1,7 +1,7 @@
 """The second stage: the fusions of the students learn side by side over one frozen small encoder.
 
 All of them see the same rows, and the encoder runs once a step. Their embedding is the encoder's, so a voice that one
-model has learnt serves the others of its run.
+model has learnt serves the others of its tier.
 """
 
 from __future__ import annotations
@@ -86,7 +86,6 @@ class StudentRun:
             speech_width=about.width,
             speech_blocks=about.blocks,
             speech_layers=about.layers,
-            speech_passes=about.passes,
             **self.settings.model,
         )
         student = Student(config)

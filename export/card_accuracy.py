@@ -8,6 +8,12 @@ from typing import Any
 from edge_ser.bundle import Manifest
 from export.card_text import certain, points, section, table, ua
 
+_VOICES = {
+    "gain": "the speaker's own, warm against cold",
+    "mostly_neutral": "after up to 12 of the speaker's own, three in four neutral, against cold",
+    "wrong_voice": "a stranger's of 20 utterances, against cold",
+}
+
 
 def accuracy(metrics: Mapping[str, Any]) -> str:
     """Return UA cold and warm by corpus."""
@@ -20,10 +26,11 @@ def accuracy(metrics: Mapping[str, Any]) -> str:
         for voice in ("cold", "warm")
         if figures[voice]
     ]
+    kinds = {key: told for key, told in _VOICES.items() if any(key in figures for figures in corpora.values())}
     voices = [
-        [name, points(figures.get("gain")), points(figures.get("wrong_voice"))]
+        [name, *(points(figures.get(key)) for key in kinds)]
         for name, figures in corpora.items()
-        if "gain" in figures or "wrong_voice" in figures
+        if any(key in figures for key in kinds)
     ]
     home = ", ".join(name for name, figures in corpora.items() if figures.get("home"))
     return section(
@@ -34,9 +41,7 @@ def accuracy(metrics: Mapping[str, Any]) -> str:
         "other corpora, *away*, were never heard.",
         table(["corpus", "voice", "speakers", "clips", "UA", "ECE", "certain answers: right (share of all)"], rows),
         "What a voice profile does to the same utterances, in points of UA:" if voices else "",
-        table(
-            ["corpus", "the speaker's own, warm against cold", "a stranger's of 20 utterances, against cold"], voices
-        ),
+        table(["corpus", *kinds.values()], voices),
         _words(metrics.get("words")),
     )
 

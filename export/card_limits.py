@@ -47,7 +47,11 @@ def _corpora(metrics: Mapping[str, Any]) -> Iterator[str]:
             right, share = figures["certain_accuracy"], figures["certain_share"]
             if right is not None and right < PROMISED and share * figures["clips"] >= FEWEST_CERTAIN:
                 yield f"{name}, {voice}: only {right:.0%} of the certain answers ({share:.0%} of all) are right."
-        for key, whose in (("gain", "the speaker's own voice profile"), ("wrong_voice", "a stranger's voice profile")):
+        for key, whose in (
+            ("gain", "the speaker's own voice profile"),
+            ("mostly_neutral", "a voice profile that heard mostly neutral speech"),
+            ("wrong_voice", "a stranger's voice profile"),
+        ):
             if key in sides and sides[key]["difference_interval"][1] < 0:
                 yield f"{name}: {whose} costs, {points(sides[key])} points."
 

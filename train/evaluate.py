@@ -147,6 +147,8 @@ class CorpusHeard:
     warm: Answers | None
     """In turn, from the first utterance on; None where voices give emotions away."""
     stranger: Answers | None
+    everyday: Answers | None
+    """After a history that was mostly neutral."""
     part: list[Answers]
     """After each of `SECONDS` and at the end, the same clips each time."""
     history: list[Answers]
@@ -160,12 +162,16 @@ class CorpusHeard:
         varied = median(len({c.emotion for c in clips if c.speaker == name}) for name in {c.speaker for c in clips})
         has_voices = varied >= _FEWEST_LABELS and listener.recognizer.bundle.manifest.input_of("voice") is not None
         warm = listener.warm(told, effort.orders) if has_voices else None
-        strangers = listener.stranger(told) if has_voices else None
+        strangers, everyday = (
+            answers if answers is not None and len(answers.truth) else None
+            for answers in ((listener.stranger(told), listener.everyday(told)) if has_voices else (None, None))
+        )
         return CorpusHeard(
             sample(told, effort.clips),
             listener.cold(told),
             warm,
-            strangers if strangers is not None and len(strangers.truth) else None,
+            strangers,
+            everyday,
             _in_part(listener, sample(told, effort.clips_in_part)),
             _with_history(listener, told, effort.clips_in_part) if has_voices else [],
         )
@@ -187,6 +193,10 @@ class CorpusHeard:
             figures["gain"] = difference(self.cold.at(settled.clips - int(self.cold.clips[0])), settled)
         if self.stranger is not None:
             figures["wrong_voice"] = difference(self.cold, self.stranger)
+        if self.everyday is not None:
+            figures["mostly_neutral"] = difference(
+                self.cold.at(self.everyday.clips - int(self.cold.clips[0])), self.everyday
+            )
         return figures
 
 

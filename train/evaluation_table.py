@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_VOICES = {
+    "gain": "one's own from the 11th utterance on",
+    "mostly_neutral": "up to 12 of one's own, three in four neutral",
+    "wrong_voice": "a stranger's 20",
+}
+
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the figures of `train.evaluate` as lines."""
@@ -34,10 +40,11 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def _voices(corpora: Mapping[str, Any]) -> list[str]:
-    lines = ["a known voice, in points on the same clips: one's own from the 11th utterance on; a stranger's 20"]
+    kinds = {key: told for key, told in _VOICES.items() if any(key in figures for figures in corpora.values())}
+    lines = [f"a known voice, in points on the same clips: {'; '.join(kinds.values())}"]
     for corpus, figures in corpora.items():
-        told = [_points(figures[key]) if key in figures else "-" for key in ("gain", "wrong_voice")]
-        lines.append(f"  {corpus:<8} {told[0]:<22} {told[1]}")
+        told = [f"{_points(figures[key]) if key in figures else '-':<22}" for key in kinds]
+        lines.append(f"  {corpus:<8} {' '.join(told)}".rstrip())
     return lines
 
 

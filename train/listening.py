@@ -27,6 +27,8 @@ LONGEST_HISTORY = 60
 """Utterances."""
 WRONG_UTTERANCES = 20
 """How much of another speaker was heard when the history is wrong."""
+EVERYDAY_NEUTRAL, EVERYDAY_SHARE = 9, 0.75
+"""Most neutral utterances, and their share, of a history as daily life makes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +95,32 @@ class Listener:
         for recording in progress(told, "wrong voice"):
             others = [speaker for speaker in speakers if speaker != recording.clip.speaker]
             said.append(self._known(recording, voices[others[int(rng.integers(len(others)))]]))
+        return self._answers(told, said)
+
+    def everyday(self, recordings: Sequence[Recording]) -> Answers:
+        """Return what is said when three in four utterances that the voice has heard were neutral, as in daily life.
+
+        Histories are of the speaker's other clips, up to nine neutral ones; who has not three of them is left out.
+        """
+        told, said = [], []
+        clips: dict[str, list[Recording]] = {}
+        for recording in recordings:
+            clips.setdefault(recording.clip.speaker, []).append(recording)
+        for recording in progress(recordings, "everyday"):
+            rng = np.random.default_rng(recording.number)
+            own = [other for other in clips[recording.clip.speaker] if other is not recording]
+            neutral = [other for other in own if other.clip.emotion == "neutral"]
+            others = [other for other in own if other.clip.emotion != "neutral"]
+            count = min(len(neutral), EVERYDAY_NEUTRAL) // 3 * 3
+            more = round(count * (1.0 / EVERYDAY_SHARE - 1.0))
+            if not 0 < more <= len(others):
+                continue
+            voice = VoiceProfile()
+            for kind, most in ((neutral, count), (others, more)):
+                for place in rng.permutation(len(kind))[:most]:
+                    self._teach(voice, kind[int(place)])
+            told.append(recording)
+            said.append(self._known(recording, voice))
         return self._answers(told, said)
 
     def after(self, asked: Sequence[Recording], told: Sequence[Recording], spans: Sequence[Span]) -> list[Answers]:

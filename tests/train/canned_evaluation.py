@@ -35,6 +35,7 @@ def corpus(cold: float, warm: float | None, *, home: bool) -> dict[str, Any]:
         spans = [[0, 0], [1, 2], [3, 5], [6, 10], [11, 20], [21, None]]
         figures["gain"] = changed(warm - cold)
         figures["utterances_heard"] = {"spans": spans, **series([cold] + [warm] * 5)}
+        figures["mostly_neutral"] = changed(0.015)
         figures["wrong_voice"] = changed(-0.005)
     return figures
 

@@ -84,6 +84,27 @@ def test_histories_are_as_long_as_asked_and_leave_the_clip_out(tiny: Path, clips
     assert set(some.heard) == {1, 2} and set(many.heard) == {5, 6, 7}
 
 
+def test_everyday_voices_heard_three_neutral_utterances_in_four_and_never_the_clip(
+    tiny: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_speaker = {name: [clip for clip in clips if clip.speaker == name] for name in {clip.speaker for clip in clips}}
+    acted = [
+        replace(clip, emotion="neutral" if place < (4 if name == "beta_00" else 2) else "sad")
+        for name, own in by_speaker.items()
+        for place, clip in enumerate(own)
+    ]
+    listener, taught = Listener(edge_ser.load(tiny)), []
+    monkeypatch.setattr(listener, "_teach", lambda voice, recording: taught.append(recording))
+    recordings = listener.record(acted)
+    answers = listener.everyday(recordings)
+    judged = [recording for recording in recordings if recording.clip.speaker == "beta_00"]
+    assert answers.clips.tolist() == [recording.number for recording in judged], "others have said too little neutrally"
+    for place, recording in enumerate(judged):
+        history = taught[4 * place : 4 * place + 4]
+        assert recording not in history and {other.clip.speaker for other in history} == {"beta_00"}
+        assert sorted(other.clip.emotion for other in history) == ["neutral"] * 3 + ["sad"]
+
+
 def figures_of(tiny: Path, data: Path, *more: str, out: Path) -> dict[str, object]:
     assert main([str(tiny), "--data", str(data), "--quick", "--out", str(out), *more]) == 0
     figures = json.loads(out.read_text(encoding="utf-8"))

@@ -39,6 +39,7 @@ from train.students.fusions.hump_cat import HumpCatFusion
 from train.students.histories import Histories
 from train.students.keep import save_student
 from train.students.material import Source, augmenter_of, recordings_of, sentences_row, speakers_of
+from train.students.mostly_neutral import VoicesOfTraining, fit_neutral_share
 from train.students.pooled_teacher import PooledTeacher
 from train.students.rows import Labelled, RowSource, StudentBatch, StudentRows
 from train.students.run_settings import EncoderSettings, StudentSettings, read_split
@@ -86,6 +87,7 @@ class StudentRun:
             speech_width=about.width,
             speech_blocks=about.blocks,
             speech_layers=about.layers,
+            speech_passes=about.passes,
             **self.settings.model,
         )
         student = Student(config)
@@ -279,9 +281,13 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
     familiarity = Familiarity(everybody.shape[1])
     familiarity.learn(torch.from_numpy(np.concatenate(often)))
+    voices, sense = VoicesOfTraining(bank.recordings, found, NEUTRAL), state.first.voice
+    sense.learn_everybody(everybody)
+    share = fit_neutral_share(voices, sense.everybody.numpy(), sense.spread.numpy(), settings.seed)
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
         student.voice.take_opinion(*opinion)
+        student.voice.learn_neutral(*share, torch.from_numpy(voices.off_centre()))
         student.familiarity.load_state_dict(familiarity.state_dict())
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)

@@ -41,6 +41,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _voices(corpora: Mapping[str, Any]) -> list[str]:
     kinds = {key: told for key, told in _VOICES.items() if any(key in figures for figures in corpora.values())}
+    if not kinds:
+        return []
     lines = [f"a known voice, in points on the same clips: {'; '.join(kinds.values())}"]
     for corpus, figures in corpora.items():
         told = [f"{_points(figures[key]) if key in figures else '-':<22}" for key in kinds]

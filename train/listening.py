@@ -100,25 +100,27 @@ class Listener:
     def everyday(self, recordings: Sequence[Recording]) -> Answers:
         """Return what is said when three in four utterances that the voice has heard were neutral, as in daily life.
 
-        Histories are of the speaker's other clips, up to nine neutral ones; who has not three of them is left out.
+        Histories are of the speaker's other clips, up to nine neutral ones; who has not four of them is left out.
         """
         told, said = [], []
         clips: dict[str, list[Recording]] = {}
         for recording in recordings:
-            clips.setdefault(recording.clip.speaker, []).append(recording)
+            if recording.alone.rejection is None:
+                clips.setdefault(recording.clip.speaker, []).append(recording)
         for recording in progress(recordings, "everyday"):
-            rng = np.random.default_rng(recording.number)
-            own = [other for other in clips[recording.clip.speaker] if other is not recording]
+            own = clips.get(recording.clip.speaker, [])
             neutral = [other for other in own if other.clip.emotion == "neutral"]
             others = [other for other in own if other.clip.emotion != "neutral"]
-            count = min(len(neutral), EVERYDAY_NEUTRAL) // 3 * 3
+            # As many whatever the clip is, which is never among them.
+            count = min(len(neutral) - 1, EVERYDAY_NEUTRAL) // 3 * 3
             more = round(count * (1.0 / EVERYDAY_SHARE - 1.0))
-            if not 0 < more <= len(others):
+            if not 0 < more < len(others):
                 continue
-            voice = VoiceProfile()
+            voice, rng = VoiceProfile(), np.random.default_rng(recording.number)
             for kind, most in ((neutral, count), (others, more)):
-                for place in rng.permutation(len(kind))[:most]:
-                    self._teach(voice, kind[int(place)])
+                rest = [other for other in kind if other is not recording]
+                for place in rng.permutation(len(rest))[:most]:
+                    self._teach(voice, rest[int(place)])
             told.append(recording)
             said.append(self._known(recording, voice))
         return self._answers(told, said)

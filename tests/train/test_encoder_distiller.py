@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="the workshop needs torch: pip insta
 
 from edge_ser.errors import ConfigError  # noqa: E402
 from train.students.encoder_distiller import EncoderRun, _within  # noqa: E402
-from train.students.run_settings import EncoderSettings  # noqa: E402
+from train.students.run_settings import EncoderSettings, read_run  # noqa: E402
 
 
 def small(folder: Path, passes: int) -> EncoderRun:
@@ -33,7 +33,8 @@ def test_frames_that_go_through_the_layers_twice_begin_as_those_of_a_run_that_di
     weights = {name: value.shape for name, value in twice.model.speech.named_parameters()}
     more = weights.keys() - dict(once.model.speech.named_parameters()).keys()
     assert sum(weights[name].numel() for name in more) == 2 * 16, "a second pass has a share for each channel and layer"
-    twice.model.speech(audio)[2].square().sum().backward()
+    frames = twice.model.speech(audio)[2]
+    (frames * torch.randn(frames.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
     assert all(share.grad is not None and share.grad.abs().sum() > 0 for share in twice.model.speech.again)
 
 
@@ -51,3 +52,10 @@ def test_rows_in_which_nobody_speaks_count_for_nothing_within_a_speaker() -> Non
     within = _within(errors, said, speakers=1)[0]
     assert torch.equal(within[1], torch.zeros(3)) and torch.allclose(within.sum(0), torch.zeros(3), atol=1e-6)
     assert within.abs().sum() > 0.0
+
+
+def test_no_encoder_of_the_chain_goes_through_its_layers_less_often_than_the_one_it_begins_with() -> None:
+    settings = Path(__file__).parents[2] / "train" / "configs" / "students"
+    chain = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", "encoder-passes", "encoder-research"]
+    passes = [read_run(settings / f"{name}.toml").passes for name in chain]
+    assert passes == sorted(passes) and passes[-1] == 2

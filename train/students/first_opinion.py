@@ -21,9 +21,9 @@ from train.students.pooled_teacher import discriminant, less_the_speaker
 SOFTNESS = 4.0
 """By what either discriminant's logits are divided: most likely on validation speakers (1 to 5 tried)."""
 _HOME_ALONE, _HOME_AGAINST = 3.0, 1.0
-"""Embeddings of clips as recorded for one of a changed voice, alone and against the speaker. With 6.4 and 1.6 changed
-voices of validation speakers lose 2 points and 1. The teacher's own discriminants, alone, lose 4 points on a corpus
-never heard at 6.4 and 7 at 1.6, and none against the speaker (train/LOG.md, 47 and 56)."""
+"""Embeddings of clips as recorded for one of a changed voice, alone and against the speaker. At 8 and 2 changed
+voices of validation speakers lose 3 points and 1 (train/LOG.md, 54). The teacher's own discriminants, alone, lose 4
+points on a corpus never heard at 6.4 and 7 at 1.6, and none against the speaker (entry 47)."""
 _LARGEST_DIVISOR = 4
 """Of the whole numbers of times that home and elsewhere count, the smaller is at most this."""
 

@@ -23,12 +23,12 @@ from train.students.histories import voice_of
 
 Array = NDArray[np.float32]
 _HISTORIES = 6000
-_UTTERANCES = (3, 60)
+_UTTERANCES = (1, 60)
 """Of a history, uniform on a logarithmic scale."""
 _SHRINKAGE = tuple(10.0**power for power in range(2, 7))
-"""Tried, voices left out in five parts."""
+"""Tried, actors left out in five parts, in all their voices."""
 _FEWEST = 6
-"""Utterances of a voice that histories are drawn from."""
+"""Embeddings of a voice that histories are drawn from."""
 
 
 class VoicesOfTraining:
@@ -48,7 +48,10 @@ class VoicesOfTraining:
         self.neutral = neutral
         speakers = np.array([recording.speaker for recording in own])
         places = {str(name): np.flatnonzero(speakers == name) for name in np.unique(speakers)}
-        self.by_voice = [own for own in places.values() if len(own) >= _FEWEST and self._is_mixed(own)]
+        usable = {name: own for name, own in places.items() if len(own) >= _FEWEST and self._is_mixed(own)}
+        self.by_voice = list(usable.values())
+        # A changed voice is called after its actor: cremad_1001-changed-0.
+        self.actors = [name.partition("-")[0] for name in usable]
 
     def _is_mixed(self, places: NDArray[np.intp]) -> bool:
         said = self.labels[places] == self.neutral
@@ -80,17 +83,19 @@ def fit_neutral_share(voices: VoicesOfTraining, everybody: Array, spread: Array,
     """Return weights (2 D,) and bias (1,) of the share of neutral utterances in a voice's portrait.
 
     A portrait is mean and deviation of the voice relative to everybody's mean (D,) and deviation (D,). Where there is
-    no second voice to try it on, all are zero.
+    no second actor to try it on, all are zero.
     """
-    if len(voices.by_voice) < 2:
+    actors = sorted(set(voices.actors))
+    if len(actors) < 2:
         return torch.zeros(2 * len(everybody)), torch.zeros(1)
     rng = np.random.default_rng(seed)
-    groups = rng.integers(len(voices.by_voice), size=_HISTORIES)
-    drawn = [voices.history(int(number), rng) for number in groups]
+    numbers = rng.integers(len(voices.by_voice), size=_HISTORIES)
+    drawn = [voices.history(int(number), rng) for number in numbers]
+    groups = [actors.index(voices.actors[int(number)]) for number in numbers]
     told = np.stack([voice for voice, _ in drawn])
     size = len(everybody)
     portraits = np.concatenate([(told[:, 1 : size + 1] - everybody) / spread, told[:, size + 1 :] / spread], axis=1)
-    parts = min(5, len(voices.by_voice))
+    parts = min(5, len(actors))
     splits = list(GroupKFold(parts).split(portraits, groups=groups))
     model = RidgeCV(_SHRINKAGE, cv=splits).fit(portraits.astype(np.float64), [share for _, share in drawn])
     return torch.from_numpy(model.coef_).float(), torch.tensor([float(model.intercept_)])

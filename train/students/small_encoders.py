@@ -57,7 +57,7 @@ class SpeechEncoder(nn.Module):
     """Waveform (B, samples) -> frames (B, T, width) at two depths, 25 a second.
 
     The frames go through the transformer layers `passes` times: depth that costs time, of which a device has some left,
-    and no weights (Dehghani et al. 2019, Universal Transformers).
+    and hardly any weights (Dehghani et al. 2019, Universal Transformers).
     """
 
     def __init__(self, *, width: int, mels: int, blocks: int, layers: int, passes: int, dropout: float) -> None:

@@ -164,7 +164,12 @@ class StudentRun:
             for kind, module in (("student", self.students[name]), ("average", self.averages[name])):
                 prefix = f"{kind}.{name}."
                 own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                module.load_state_dict(own, strict=False)
+                lacking = [key for key in module.load_state_dict(own, strict=False)[0] if not key.startswith(_ENCODER)]
+                if lacking:
+                    raise ConfigError(
+                        f"{path} lacks {lacking[0]}: another version began it; need one of this version to go on; "
+                        "choose another --run or remove that folder"
+                    )
         restore_optimizer(self.optimiser, tensors)
         self.step_number = int(str(header["step"]))
 

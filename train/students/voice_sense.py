@@ -22,12 +22,12 @@ class VoiceSense(nn.Module):
     where m and s are the speaker's mean and deviation of frames, and v the speaker's statistics relative to
     everybody's. Beside the frames stands a first opinion, linear in the embedding, that the fusion adds to:
 
-        (1 - t) (P e + p) + t (Q (e - m) + q + max(0, s - 1 / C) l),
+        (1 - t) (P e + p) + t (Q (e - m) + q + min(max(s - 1 / C, 0), 0.6) l),
 
     P and Q being what tells emotions apart, s how much of what the voice has said was neutral, as far as m and its
-    deviation tell, and l what m is then off the middle of the emotions by. A fresh profile has t = 0: the unadapted
-    model, whose answer no voice can spoil. The gate g, in (0, 1), closes where the utterance lies too far from the
-    voice to be of the same speaker.
+    deviation tell, and l what Q makes of the way that m is then off the middle of the emotions. A fresh profile has
+    t = 0: the unadapted model, whose answer no voice can spoil. The gate g, in (0, 1), closes where the utterance lies
+    too far from the voice to be of the same speaker.
     """
 
     everybody: Tensor

@@ -177,8 +177,9 @@ def commands(manifest: Manifest) -> str:
 
 def _training(suffix: str, passes: int) -> list[str]:
     """Return the commands of both stages; each encoder begins with the weights of the one before it."""
+    last = "encoder-passes" if passes > 1 else "encoder"
     encoders = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices"]
-    encoders += [*(["encoder-passes"] if passes > 1 else []), *([f"encoder{suffix}"] if suffix else [])]
+    encoders += [*([last] if passes > 1 else []), *([f"{last}{suffix}"] if suffix else [])]
     lines, spoken = ["python -m train.speak --out runs/spoken"], "runs/spoken"
     for before, name in zip(["", *encoders], encoders, strict=False):
         start = f" --start runs/{before}" if before else ""

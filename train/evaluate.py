@@ -162,16 +162,12 @@ class CorpusHeard:
         varied = median(len({c.emotion for c in clips if c.speaker == name}) for name in {c.speaker for c in clips})
         has_voices = varied >= _FEWEST_LABELS and listener.recognizer.bundle.manifest.input_of("voice") is not None
         warm = listener.warm(told, effort.orders) if has_voices else None
-        strangers, everyday = (
-            answers if answers is not None and len(answers.truth) else None
-            for answers in ((listener.stranger(told), listener.everyday(told)) if has_voices else (None, None))
-        )
         return CorpusHeard(
             sample(told, effort.clips),
             listener.cold(told),
             warm,
-            strangers,
-            everyday,
+            _if_any(listener.stranger(told)) if has_voices else None,
+            _if_any(listener.everyday(told)) if has_voices else None,
             _in_part(listener, sample(told, effort.clips_in_part)),
             _with_history(listener, told, effort.clips_in_part) if has_voices else [],
         )
@@ -179,8 +175,7 @@ class CorpusHeard:
     @property
     def settled(self) -> Answers | None:
         """The warm answers that count, None where no speaker was heard long enough."""
-        rows = None if self.warm is None else self.warm.keep(self.warm.heard >= WARM_AFTER)
-        return rows if rows is not None and len(rows.truth) else None
+        return None if self.warm is None else _if_any(self.warm.keep(self.warm.heard >= WARM_AFTER))
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the corpus as plain data."""
@@ -198,6 +193,10 @@ class CorpusHeard:
                 self.cold.at(self.everyday.clips - int(self.cold.clips[0])), self.everyday
             )
         return figures
+
+
+def _if_any(answers: Answers) -> Answers | None:
+    return answers if len(answers.truth) else None
 
 
 def _with_history(listener: Listener, told: Sequence[Recording], most: int) -> list[Answers]:

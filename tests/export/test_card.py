@@ -134,7 +134,7 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
     manifest = Bundle.open(tiny).manifest
     assert "no commercial use" in render_card(replace(manifest, name="mdat-research-int8"), {})
     assert "no commercial use" not in render_card(manifest, {})
-    encoder = {"settings": {"encoder": {"tier": "research", "passes": 2}}}
+    encoder: dict[str, Any] = {"settings": {"encoder": {"tier": "research", "passes": 2}}}
     card = render_card(replace(manifest, name="mdat-research-int8", provenance=encoder), {})
     assert "python export/to_onnx.py train/checkpoints/research/mdat.safetensors" in card
     chain = [
@@ -144,14 +144,17 @@ def test_a_research_model_says_what_it_may_not_do(tiny: Path) -> None:
         "python -m train.voices --out runs/spoken-voices",
         "--spoken runs/spoken-voices --start runs/encoder-cut ",
         "--spoken runs/spoken-voices --start runs/encoder-voices ",
-        "python -m train.voices --settings train/configs/students/encoder-research.toml --out runs/spoken-research",
+        "train.voices --settings train/configs/students/encoder-passes-research.toml --out runs/spoken-research",
         "--spoken runs/spoken-research --start runs/encoder-passes ",
-        "--encoder runs/encoder-research ",
+        "--encoder runs/encoder-passes-research ",
     ]
     places = [card.index(step) for step in chain]
     assert places == sorted(places) and "--run runs/students-research" in card
     # Voices are heard from their own stage on, and the research tier's by no other.
     assert "--spoken runs/spoken --start runs/encoder-longer " in card
+    encoder["settings"]["encoder"]["passes"] = 1
+    once = render_card(replace(manifest, name="mdat-research-int8", provenance=encoder), {})
+    assert "--start runs/encoder-voices --run runs/encoder-research\n" in once and "encoder-passes" not in once
     clean = render_card(replace(manifest, provenance={"settings": {"encoder": {"tier": "clean"}}}), {})
     assert "--spoken runs/spoken-voices --encoder runs/encoder-voices " in clean and "spoken-research" not in clean
 

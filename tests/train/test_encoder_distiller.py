@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from edge_ser.errors import ConfigError  # noqa: E402
+from train.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
 from train.students.encoder_distiller import EncoderRun, _within  # noqa: E402
 from train.students.run_settings import EncoderSettings, read_run  # noqa: E402
 
@@ -27,8 +29,8 @@ def test_frames_that_go_through_the_layers_twice_begin_as_those_of_a_run_that_di
     audio = torch.randn(2, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
     for before, after in ((once.model, twice.model), (once.kept, twice.kept)):
         assert torch.equal(before.eval().speech(audio)[2], after.eval().speech(audio)[2])
+    twice.save({"speakers": nobody})
     with pytest.raises(ConfigError, match="need at least as many: passes = 2"):
-        twice.save({"speakers": nobody})
         once.start_from(tmp_path / "twice", nobody)
     weights = {name: value.shape for name, value in twice.model.speech.named_parameters()}
     more = weights.keys() - dict(once.model.speech.named_parameters()).keys()
@@ -54,8 +56,23 @@ def test_rows_in_which_nobody_speaks_count_for_nothing_within_a_speaker() -> Non
     assert within.abs().sum() > 0.0
 
 
-def test_no_encoder_of_the_chain_goes_through_its_layers_less_often_than_the_one_it_begins_with() -> None:
+@pytest.mark.parametrize("last", [["encoder-research"], ["encoder-passes", "encoder-passes-research"]])
+def test_no_encoder_of_a_chain_goes_through_its_layers_less_often_than_the_one_it_begins_with(last: list[str]) -> None:
     settings = Path(__file__).parents[2] / "train" / "configs" / "students"
-    chain = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", "encoder-passes", "encoder-research"]
+    chain = ["encoder", "encoder-longer", "encoder-cut", "encoder-voices", *last]
     passes = [read_run(settings / f"{name}.toml").passes for name in chain]
-    assert passes == sorted(passes) and passes[-1] == 2
+    assert passes == sorted(passes) and passes[-1] == len(last)
+
+
+def test_a_run_of_before_there_were_passes_goes_on(tmp_path: Path) -> None:
+    nobody = {"train": [], "validation": [], "test": []}
+    once = small(tmp_path / "once", 1)
+    once.save({"speakers": nobody})
+    path = tmp_path / "once" / "last.safetensors"
+    tensors, header = read_checkpoint(path)
+    settings = {name: value for name, value in header["settings"].items() if name != "passes"}
+    save_checkpoint(path, tensors, {**header, "settings": settings})
+    assert once.resume()
+    twice = EncoderRun(replace(once.settings, passes=2), once.run, 8)
+    with pytest.raises(ConfigError, match="was begun with another passes"):
+        twice.resume()

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="the workshop needs torch: pip insta
 
 import train.students.encoder_distiller as encoder_distiller  # noqa: E402
 import train.students.student_trainer as student_trainer  # noqa: E402
-from train.checkpoint import read_checkpoint  # noqa: E402
+from train.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
 from train.distill import main as distill  # noqa: E402
 from train.evaluate import main as evaluate  # noqa: E402
 from train.keep import keep  # noqa: E402
@@ -72,6 +72,24 @@ def test_both_stages_resume_bit_identical_to_an_uninterrupted_run(
             run(settings, miniature, tiny_teacher, interrupted, *more)
         assert run(settings, miniature, tiny_teacher, interrupted, *more) == 0
         assert same(finished / "last.safetensors", interrupted / "last.safetensors")
+
+
+def test_students_of_another_version_are_not_gone_on_with(
+    encoder_run: Path,
+    students_run: Path,
+    miniature: Path,
+    student_settings: tuple[Path, Path],
+    tiny_teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(students_run, tmp_path / "students")
+    last = tmp_path / "students" / "last.safetensors"
+    tensors, header = read_checkpoint(last)
+    save_checkpoint(last, {name: value for name, value in tensors.items() if not name.endswith("leaning")}, header)
+    more = ("--encoder", str(encoder_run))
+    assert run(student_settings[1], miniature, tiny_teacher, tmp_path / "students", *more) == 1
+    assert "lacks voice.leaning: another version began it" in capsys.readouterr().err
 
 
 def test_wrong_settings_are_one_line(

@@ -286,14 +286,11 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
     numbers = [prosody(read_spoken(clip.path)) for clip in split.train[::4]] if reads_prosody else []
     familiarity = Familiarity(everybody.shape[1])
     familiarity.learn(torch.from_numpy(np.concatenate(often)))
-    voices, sense = VoicesOfTraining(bank.recordings, found, NEUTRAL), state.first.voice
-    sense.learn_everybody(everybody)
-    share = fit_neutral_share(voices, sense.everybody.numpy(), sense.spread.numpy(), settings.seed)
     for student in state.everyone():
         student.voice.learn_everybody(everybody)
         student.voice.take_opinion(*opinion)
-        student.voice.learn_neutral(*share, torch.from_numpy(voices.off_centre()))
         student.familiarity.load_state_dict(familiarity.state_dict())
+    _learn_neutral(state, VoicesOfTraining(bank.recordings, found, NEUTRAL))
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)
         student.fusion.learn_prosody(torch.from_numpy(np.stack(numbers)))
@@ -316,6 +313,13 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
         seed=settings.seed,
         steps=range(settings.steps),
     )
+
+
+def _learn_neutral(state: StudentRun, voices: VoicesOfTraining) -> None:
+    sense = state.first.voice
+    share = fit_neutral_share(voices, sense.everybody.numpy(), sense.spread.numpy(), state.settings.seed)
+    for student in state.everyone():
+        student.voice.learn_neutral(*share, torch.from_numpy(voices.off_centre()))
 
 
 def _report(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from tqdm import tqdm
 
 from edge_ser.errors import ConfigError, EdgeSerError
@@ -27,7 +28,7 @@ from train.text import read_sentences
 UTTERANCES = {"espeak-ng": 1500, "flite": 500, "festival": 500}
 FESTIVAL_VOICES = Path("/usr/share/festival/voices")
 _TIMEOUT_S = 30
-_SHORTEST_BYTES = 16_000
+_SHORTEST_S = 0.5
 _TONAL = ("cmn", "hak", "ja", "ko", "th", "vi", "yue", "chr")
 _TIMBRES = [*(f"m{n}" for n in range(1, 9)), *(f"f{n}" for n in range(1, 6)), "klatt", "klatt2", "klatt3"]
 
@@ -83,10 +84,18 @@ def speak(texts: Sequence[str], out: Path, engine: str, count: int) -> int:
             command = ENGINES[engine][1](str(rng.choice(np.array(texts))), path, rng)
             subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
         path.with_suffix(".txt").unlink(missing_ok=True)
-        if path.is_file() and path.stat().st_size < _SHORTEST_BYTES:
+        if path.is_file() and _seconds(path) < _SHORTEST_S:
             path.unlink()
         written += path.is_file()
     return written
+
+
+def _seconds(path: Path) -> float:
+    """Return how long a recording is: nothing where its synthesiser fell over before it wrote the length."""
+    try:
+        return float(soundfile.info(path).duration)
+    except soundfile.SoundFileError:
+        return 0.0
 
 
 def _said(command: list[str]) -> str:

@@ -18,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from zlib import crc32
@@ -163,6 +164,13 @@ def _slow(envelope: Array) -> Array:
     return np.asarray(uniform_filter1d(first, _SMOOTH_FRAMES, axis=0))
 
 
+@lru_cache(maxsize=128)
+def _acted(path: Path) -> Parts:
+    """Return the parts of a clip; several voices are made of each of a speaker's."""
+    wave = read_spoken(path)
+    return take_apart(np.pad(wave, (0, max(0, _SHORTEST_SAMPLES - len(wave)))))
+
+
 @dataclass(frozen=True)
 class Maker:
     """Writes voices made of the training speakers."""
@@ -177,8 +185,7 @@ class Maker:
         if folder.is_dir():
             return len(list(folder.glob("*.wav")))
         chosen = [clips[int(n)] for n in sorted(rng.permutation(len(clips))[:utterances])]
-        waves = [read_spoken(clip.path) for clip in chosen]
-        acted = [take_apart(np.pad(wave, (0, max(0, _SHORTEST_SAMPLES - len(wave))))) for wave in waves]
+        acted = [_acted(clip.path) for clip in chosen]
         heard = np.concatenate([parts.pitch_hz[parts.pitch_hz > 0] for parts in acted])
         middle_hz, voice = float(np.median(heard)) if len(heard) else 150.0, Voice.draw(rng)
         partial = folder.with_name(f".{name}")

@@ -148,6 +148,18 @@ def test_a_bank_is_made_once(recordings: list[Recording], tiny_teacher: Path, tm
     assert first.items == again.items
 
 
+def test_it_does_not_matter_how_many_processes_make_a_bank(
+    recordings: list[Recording], tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [replace(recordings[n % 3], variants=2) for n in range(20)]
+    alone = open_bank(many, FrameTeacher(tiny_teacher), tmp_path / "alone", seed=0)
+    monkeypatch.setattr("train.students.bank.FEWEST_SHARED", 1)
+    shared = open_bank(many, FrameTeacher(tiny_teacher), tmp_path / "shared", seed=0)
+    assert alone.items == shared.items
+    assert np.array_equal(alone.audio, shared.audio) and np.array_equal(alone.speech, shared.speech)
+    assert np.allclose(alone.targets, shared.targets, atol=1e-2)
+
+
 class SilentTeacher:
     """A teacher that can say who it is, and must not be asked anything else."""
 

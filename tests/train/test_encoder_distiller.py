@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workshop needs torch: pip install -e '.[train]'")
 
 from edge_ser.errors import ConfigError  # noqa: E402
 from train.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
+from train.students.bank import FRAME_SAMPLES, Bank, Item, Recording  # noqa: E402
 from train.students.encoder_distiller import EncoderRun, _within  # noqa: E402
 from train.students.run_settings import EncoderSettings, read_run  # noqa: E402
 
@@ -38,6 +40,41 @@ def test_frames_that_go_through_the_layers_twice_begin_as_those_of_a_run_that_di
     frames = twice.model.speech(audio)[2]
     (frames * torch.randn(frames.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
     assert all(share.grad is not None and share.grad.abs().sum() > 0 for share in twice.model.speech.again)
+
+
+def bank_heard_by(run: EncoderRun) -> Bank:
+    """Return a bank whose teacher hears what the run's encoder hears, mixed into eight numbers."""
+    rng, frames = np.random.default_rng(0), 30
+    items = [Item(n, n * frames * FRAME_SAMPLES, frames * FRAME_SAMPLES, n % 4) for n in range(40)]
+    recordings = [Recording(Path(f"{n}.wav"), f"s{n % 5}", n % 4) for n in range(40)]
+    audio = (3000.0 * rng.standard_normal(40 * frames * FRAME_SAMPLES)).astype(np.int16)
+    audio *= np.repeat(rng.random(40 * frames) < 0.7, FRAME_SAMPLES)
+    wave = torch.from_numpy(audio.astype(np.float32) / 32767.0).view(40, -1)
+    with torch.no_grad():
+        heard = run.model.eval().speech(wave)[2].flatten(0, 1).numpy()
+    targets = heard @ rng.standard_normal((heard.shape[1], 8)) / 4.0
+    return Bank(recordings, items, audio, targets.astype(np.float16), np.ones(40 * frames, np.float16))
+
+
+def test_a_run_begins_with_an_encoder_that_was_kept_without_its_heads(tmp_path: Path) -> None:
+    nobody = {"train": [], "validation": [], "test": []}
+    before, after = small(tmp_path / "before", 1), small(tmp_path / "after", 2)
+    bank = bank_heard_by(before)
+    before.average.update_parameters(before.model)
+    before.save({"speakers": {**nobody, "train": ["s0"]}})
+    (before.run / "last.safetensors").unlink()
+    with pytest.raises(ConfigError, match="has heard s0"):
+        after.start_from(before.run, {**nobody, "test": ["s0"]})
+    after.start_from(before.run, nobody)
+    after.learn_targets(bank)
+    wave = torch.from_numpy(bank.wave(bank.items[7], 0, 30))[None]
+    heard = torch.from_numpy(bank.frames(bank.items[7], 0, 30))
+    for run in (after.model, after.kept):
+        frames = run.eval().speech(wave)[2]
+        assert torch.allclose(frames, before.kept.eval().speech(wave)[2], atol=0.05), "half precision is all it lost"
+        error = (run.frames(frames)[0] - heard).square().mean() / heard.square().mean()
+        assert error < 0.05, "the heads are fitted: what a teacher makes of the frames is found again"
+    assert torch.equal(after.model.vector.weight, after.kept.vector.weight)
 
 
 def test_what_a_speaker_is_wrong_by_throughout_does_not_count_within_the_speaker() -> None:

@@ -12,11 +12,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -36,6 +40,8 @@ LABEL_KEPT = (0.87, 1.15)
 REVERSED_SHARE = 0.06
 LATE_SHARE, PAUSE_SHARE = 0.25, 0.3
 """Of the variants: begun up to a third later; begun up to 0.4 s before the recording does."""
+FEWEST_SHARED = 200
+"""Recordings that are worth a process for each core."""
 _LEVEL = 0.05
 _LONGEST_S = 8.0
 
@@ -146,23 +152,70 @@ def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Pa
 
 def _make(recordings: Sequence[Recording], teacher: FrameTeacher, target: Path, seed: int) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    mean, deviation = _moments(recordings, teacher, seed)
+    maker = _Maker(teacher, *_moments(recordings, teacher, seed), seed)
     items, place = [], 0
     names = ("audio.i16", "targets.f16", "speech.f16")
     with ExitStack() as stack:
         audio, targets, speech = (stack.enter_context((target / name).open("wb")) for name in names)
-        for index, recording in enumerate(tqdm(recordings, desc="bank", disable=not sys.stderr.isatty())):
-            for wave, label in _variants(recording, recording.variants, np.random.default_rng((seed, index))):
-                count = len(wave) // FRAME_SAMPLES
-                audio.write(np.round(np.clip(wave, -1.0, 1.0) * 32767.0).astype(np.int16).tobytes())
-                targets.write(((teacher(wave)[:count] - mean) / deviation).astype(np.float16).tobytes())
-                speech.write(_speech(wave, count).tobytes())
-                items.append(Item(index, place, len(wave), label))
-                place += len(wave)
+        made = _all_made(maker, recordings, stack)
+        bar = tqdm(made, desc="bank", total=len(recordings), disable=not sys.stderr.isatty())
+        for index, pieces in enumerate(bar):
+            for piece in pieces:
+                audio.write(piece.audio.tobytes())
+                targets.write(piece.targets.tobytes())
+                speech.write(piece.speech.tobytes())
+                items.append(Item(index, place, len(piece.audio), piece.label))
+                place += len(piece.audio)
     partial = target / ".items.json"
     rows = [list(asdict(item).values()) for item in items]
     partial.write_text(json.dumps({"items": rows}), encoding="utf-8")
     partial.replace(target / "items.json")
+
+
+class _Piece(NamedTuple):
+    audio: NDArray[np.int16]
+    targets: NDArray[np.float16]
+    speech: NDArray[np.float16]
+    label: int
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """What every process needs: each recording has chances of its own, so it does not matter which makes it."""
+
+    teacher: FrameTeacher
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    seed: int
+
+    def pieces(self, index: int, recording: Recording) -> Iterator[_Piece]:
+        for wave, label in _variants(recording, recording.variants, np.random.default_rng((self.seed, index))):
+            count = len(wave) // FRAME_SAMPLES
+            audio = np.round(np.clip(wave, -1.0, 1.0) * 32767.0).astype(np.int16)
+            targets = ((self.teacher(wave)[:count] - self.mean) / self.deviation).astype(np.float16)
+            yield _Piece(audio, targets, _speech(wave, count), label)
+
+
+def _all_made(maker: _Maker, recordings: Sequence[Recording], stack: ExitStack) -> Iterator[list[_Piece]]:
+    """Return every recording's pieces; where there are many of them, all cores make them."""
+    numbered = enumerate(recordings)
+    if len(recordings) < FEWEST_SHARED:
+        return (list(maker.pieces(*one)) for one in numbered)
+    pool = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_begin, initargs=(maker,))
+    return stack.enter_context(pool).map(_made, numbered, chunksize=16)
+
+
+_makers: list[_Maker] = []
+"""Of a process of the pool: one."""
+
+
+def _begin(maker: _Maker) -> None:
+    torch.set_num_threads(1)
+    _makers.append(maker)
+
+
+def _made(numbered: tuple[int, Recording]) -> list[_Piece]:
+    return list(_makers[0].pieces(*numbered))
 
 
 def _speech(wave: Wave, frames: int) -> NDArray[np.float16]:

@@ -29,6 +29,7 @@ from train.splits import Split
 from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
 from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
+from train.students.fit_heads import fit_heads
 from train.students.keep import OPINION
 from train.students.material import Source, augmenter_of, bill_of_materials, recordings_of, speakers_of
 from train.students.pooled_teacher import FEWEST_FRAMES, SOFTNESS, PooledTeacher
@@ -120,6 +121,7 @@ class EncoderRun:
         average = running_average(settings.average_decay)
         self.average = AveragedModel(self.model, avg_fn=average, use_buffers=True)
         self.optimiser = adamw(self.model.parameters(), settings.peak_learning_rate, settings.weight_decay)
+        self.lacks_heads = False
 
     @property
     def kept(self) -> TrainingEncoder:
@@ -156,9 +158,14 @@ class EncoderRun:
         save_checkpoint(self.run / "encoder.safetensors", half, header)
 
     def learn_targets(self, bank: Bank) -> None:
-        """Fit what the teacher's frames are turned into."""
-        self.model.pooled.learn(bank)
-        self.kept.pooled.load_state_dict(self.model.pooled.state_dict())
+        """Fit what the teacher's frames are turned into, and heads where the encoder came without."""
+        model = self.model
+        model.pooled.learn(bank)
+        if self.lacks_heads:
+            heads = model.frames, model.vector, model.emotion
+            fit_heads(model.speech, model.pooled, heads, bank, seed=self.settings.seed)
+            self.kept.load_state_dict(model.state_dict())
+        self.kept.pooled.load_state_dict(model.pooled.state_dict())
 
     def resume(self) -> bool:
         """Go on from last.safetensors; return whether there is one.
@@ -189,10 +196,15 @@ class EncoderRun:
     def start_from(self, folder: Path, speakers: Mapping[str, list[str]]) -> None:
         """Begin with the weights of another run, whose training speakers are training speakers here, too.
 
+        Args:
+            folder: Of a run, or one in which train.keep has put its encoder alone: then the heads are to be fitted.
+            speakers: This run's, by side.
+
         Raises:
             ConfigError: It has heard a speaker who chooses or judges here, or goes through its layers more often.
         """
-        tensors, header = read_checkpoint(folder / "last.safetensors")
+        self.lacks_heads = not (folder / "last.safetensors").is_file()
+        tensors, header = read_checkpoint(folder / ("encoder.safetensors" if self.lacks_heads else "last.safetensors"))
         passes = json.loads(json.dumps(header["settings"])).get("passes", 1)
         if passes > self.settings.passes:
             raise ConfigError(
@@ -205,10 +217,15 @@ class EncoderRun:
             raise ConfigError(
                 f"{folder} has heard {', '.join(leaked[:3])}, who must be unheard here; use the same seed"
             )
-        # What this encoder's frames go through once more begins as nothing.
         own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         own |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        self._take({name: value for name, value in own.items() if ".speech.again." in name} | tensors)
+        if self.lacks_heads:
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(OPINION)}
+            sides = ("model.speech.", "average.module.speech.")
+            self._take(own | {f"{side}{name}": value for side in sides for name, value in tensors.items()})
+        else:
+            # What this encoder's frames go through once more begins as nothing.
+            self._take({name: value for name, value in own.items() if ".speech.again." in name} | tensors)
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})

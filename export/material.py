@@ -25,6 +25,7 @@ from edge_ser.sources import read_samples
 from edge_ser.vad import open_detector
 from edge_ser.voice import VoiceProfile
 from export.receipt import Inputs
+from export.trt_parity import stored_inputs
 
 Item = TypeVar("Item")
 
@@ -32,7 +33,7 @@ LENGTHS_S = (0.4, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds at which the cosine is measured: also shorter and longer than the ranges were."""
 RANGE_CLIPS = 240
 RANGE_CROPS_S = (0.5, 1.0, 2.0, 3.0, 5.0)
-LENGTH_CLIPS = 30
+LENGTH_CLIPS = 60
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Material:
     ranges: list[Inputs]
     """Crops of training clips, some with words and a voice: they set the integer ranges."""
     lengths: dict[float, list[Inputs]]
-    """Crops of validation clips by seconds, some with words and a voice: they measure the harm."""
+    """By seconds, crops of validation clips, some with words and a voice, and of what check_parity.py replays: they
+    measure the harm, so that nothing is kept which would be refused there."""
     cold: list[Inputs]
     """Whole validation clips, each with a fresh voice."""
     warm: list[Inputs]
@@ -84,11 +86,12 @@ def read_material(bundle: Bundle, calibration: Path) -> Material:
         )
     validation = [validation[int(place)] for place in np.random.default_rng(0).permutation(len(validation))]
     chosen = [train[int(place)] for place in np.random.default_rng(0).choice(len(train), RANGE_CLIPS)]
-    source = _Source(bundle)
+    source, stored = _Source(bundle), stored_inputs(bundle)
     cold, warm = source.conversation(validation)
+    measured = list(enumerate(validation[:LENGTH_CLIPS]))
     return Material(
         ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
-        lengths={s: [source.mixed(clip, s, n) for n, clip in enumerate(validation[:LENGTH_CLIPS])] for s in LENGTHS_S},
+        lengths={s: [*(source.mixed(clip, s, n) for n, clip in measured), *stored.get(s, [])] for s in LENGTHS_S},
         cold=cold,
         warm=warm,
         truth=np.array([labels.index(clip.emotion) for clip in validation]),

@@ -38,10 +38,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--spoken", type=Path, metavar="FOLDER", help="speech from python -m train.speak and train.voices"
     )
-    parser.add_argument("--start", type=Path, metavar="RUN", help="first stage: begin with another run's weights")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="RUN",
+        help="first stage: begin with another run's weights, or a kept encoder's (train/checkpoints/clean)",
+    )
     parser.add_argument("--run", type=Path, required=True, help="the run's folder")
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads (default: 1; data has a process of its own)"
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads (default: 1; data has a process of its own, and the bank takes all cores)",
     )
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)

@@ -11,6 +11,7 @@ theirs. A synthesiser that is not installed is left out, and said so.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from edge_ser.errors import ConfigError, EdgeSerError
+from edge_ser.audio import SAMPLE_RATE_HZ
+from edge_ser.errors import AudioFormatError, ConfigError, EdgeSerError
+from edge_ser.sources import read_samples
 from train.data import data_folder
 from train.text import read_sentences
 
@@ -82,7 +84,8 @@ def speak(texts: Sequence[str], out: Path, engine: str, count: int) -> int:
         path, rng = out / f"{engine}-{number:04d}.wav", np.random.default_rng((1, number))
         if not path.is_file():
             command = ENGINES[engine][1](str(rng.choice(np.array(texts))), path, rng)
-            subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
+            with contextlib.suppress(subprocess.SubprocessError):
+                subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
         path.with_suffix(".txt").unlink(missing_ok=True)
         if path.is_file() and _seconds(path) < _SHORTEST_S:
             path.unlink()
@@ -91,10 +94,10 @@ def speak(texts: Sequence[str], out: Path, engine: str, count: int) -> int:
 
 
 def _seconds(path: Path) -> float:
-    """Return how long a recording is: nothing where its synthesiser fell over before it wrote the length."""
+    """Return how long a recording is: nothing where its synthesiser fell over or hung before it was whole."""
     try:
-        return float(soundfile.info(path).duration)
-    except soundfile.SoundFileError:
+        return len(read_samples(path)) / SAMPLE_RATE_HZ
+    except AudioFormatError:
         return 0.0
 
 

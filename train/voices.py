@@ -164,7 +164,7 @@ def _slow(envelope: Array) -> Array:
     return np.asarray(uniform_filter1d(first, _SMOOTH_FRAMES, axis=0))
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)  # about as many clips as a speaker has, 4 MB each
 def _acted(path: Path) -> Parts:
     """Return the parts of a clip; several voices are made of each of a speaker's."""
     wave = read_spoken(path)

@@ -31,15 +31,31 @@ def test_what_is_said_is_kept(engine: Path, tmp_path: Path) -> None:
     assert [path.name for path in kept] == ["engine-0000.wav", "engine-0001.wav"]
 
 
-@pytest.mark.parametrize("broken", ["no length", "short", "nothing"])
+@pytest.mark.parametrize("broken", ["no length", "cut off", "short", "nothing"])
 def test_what_a_synthesiser_leaves_that_fell_over_is_not(engine: Path, tmp_path: Path, broken: str) -> None:
     whole = engine.read_bytes()
     place = whole.index(b"data") + 4
     assert struct.unpack("<I", whole[place : place + 4])[0] == 32_000
-    without_length = whole[:place] + struct.pack("<I", 0) + whole[place + 4 :]
+    left = {
+        "no length": whole[:place] + struct.pack("<I", 0) + whole[place + 4 :],
+        "cut off": whole[: len(whole) * 3 // 4],
+        "short": whole,
+        "nothing": b"",
+    }
+    engine.write_bytes(left[broken])
     if broken == "short":
         soundfile.write(engine, np.zeros(1_600), 16_000)
-    else:
-        engine.write_bytes(without_length if broken == "no length" else b"")
     assert speak.speak(["a sentence"], tmp_path / "spoken", "engine", 1) == 0
     assert not list((tmp_path / "spoken").iterdir())
+
+
+def test_a_synthesiser_that_hangs_does_not_end_the_rest(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speak, "_TIMEOUT_S", 0.2)
+    hangs = (
+        "sleep",
+        lambda text, out, rng: ["sleep", "5"] if out.stem.endswith("0") else ["cp", str(engine), str(out)],
+    )
+    monkeypatch.setattr(speak, "ENGINES", {"engine": hangs})
+    assert speak.speak(["a sentence"], tmp_path / "spoken", "engine", 2) == 1

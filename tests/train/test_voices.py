@@ -22,6 +22,11 @@ from train.voices import Parts, Voice, changed, lent, put_together, shuffled, ta
 SAME = Voice(warp=np.ones(6), pitch_ratio=1.0, range_ratio=1.0, tempo_ratio=1.0, colour=np.zeros(4))
 
 
+@pytest.fixture(autouse=True)
+def nothing_taken_apart_before() -> None:
+    voices._acted.cache_clear()
+
+
 @pytest.fixture
 def parts() -> Parts:
     """A second and a half of a voice around 150 Hz with a formant at 1500 Hz."""
@@ -104,7 +109,8 @@ def test_voices_are_made_of_training_speakers_alone_and_kept(
 def test_a_voice_is_the_same_whoever_else_is_there(
     miniature: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: Parts
 ) -> None:
-    monkeypatch.setattr(voices, "take_apart", lambda wave: parts)
+    taken = []
+    monkeypatch.setattr(voices, "take_apart", lambda wave: taken.append(wave) or parts)
     monkeypatch.setattr(voices, "put_together", lambda made: made.pitch_hz.astype(np.float32) / 1000.0)
     settings = tmp_path / "encoder.toml"
     settings.write_text('stage = "encoder"\nname = "e"\ntier = "clean"\ncorpora = ["alpha"]\n')
@@ -120,6 +126,8 @@ def test_a_voice_is_the_same_whoever_else_is_there(
         voices._write_all(voices.Maker(out, [tmp_path / "words.wav"]), run, chosen, 4)
         heard.append({path.relative_to(out): path.read_bytes() for path in out.glob(f"{last}-*/*.wav")})
     assert heard[0] and heard[0] == heard[1]
+    lent_ones = sum("-lent-" in path.parent.name for path in tmp_path.glob("*/*/*.wav"))
+    assert len(taken) - lent_ones <= len(clips), "a clip is taken apart once for all voices that are made of it"
 
 
 def test_each_clip_comes_in_other_voices_about_as_often_as_in_training(miniature: Path, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -24,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from edge_ser.errors import ConfigError
 from edge_ser.quality import spoken_part
 from edge_ser.sources import read_samples
 from edge_ser.vad import open_detector, speech_probabilities
@@ -42,6 +45,8 @@ LATE_SHARE, PAUSE_SHARE = 0.25, 0.3
 """Of the variants: begun up to a third later; begun up to 0.4 s before the recording does."""
 FEWEST_SHARED = 200
 """Recordings that are worth a process for each core."""
+_MOST_WORKERS = 8
+"""Each takes a gigabyte."""
 _LEVEL = 0.05
 _LONGEST_S = 8.0
 
@@ -128,6 +133,9 @@ def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Pa
         teacher: Whose frames are kept.
         folder: Where the bank lies; its name holds a hash of all that it depends on.
         seed: Chooses speeds and stretches.
+
+    Raises:
+        ConfigError: A process that made it was ended.
     """
     key = hashlib.sha256(json.dumps([teacher.digest, "cut to speech", seed]).encode())
     for recording in recordings:
@@ -136,7 +144,13 @@ def open_bank(recordings: Sequence[Recording], teacher: FrameTeacher, folder: Pa
         )
     target = folder / f"bank-{key.hexdigest()[:16]}"
     if not (target / "items.json").is_file():
-        _make(recordings, teacher, target, seed)
+        try:
+            _make(recordings, teacher, target, seed)
+        except BrokenProcessPool:
+            raise ConfigError(
+                f"a process that made {target} was ended, for want of memory as a rule; need about 1 GB for each core; "
+                "allow fewer cores (taskset -c 0) and begin again"
+            ) from None
     rows = json.loads((target / "items.json").read_text(encoding="utf-8"))
     items = [Item(*row) for row in rows["items"]]
     samples = sum(item.samples for item in items)
@@ -201,8 +215,15 @@ def _all_made(maker: _Maker, recordings: Sequence[Recording], stack: ExitStack) 
     numbered = enumerate(recordings)
     if len(recordings) < FEWEST_SHARED:
         return (list(maker.pieces(*one)) for one in numbered)
-    pool = ProcessPoolExecutor(mp_context=get_context("spawn"), initializer=_begin, initargs=(maker,))
-    return stack.enter_context(pool).map(_made, numbered, chunksize=16)
+    workers = min(_cores(), _MOST_WORKERS)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(maker,))
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return pool.map(_made, numbered, chunksize=16)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _makers: list[_Maker] = []

@@ -28,6 +28,7 @@ from train.checkpoint import flatten_optimizer, read_checkpoint, restore_optimiz
 from train.splits import Split
 from train.spoken import read_spoken
 from train.students.bank import Bank, open_bank
+from train.students.beginning import read_beginning
 from train.students.encoder_rows import UTTERANCES, EncoderBatch, EncoderRows
 from train.students.fit_heads import fit_heads
 from train.students.keep import OPINION
@@ -194,38 +195,16 @@ class EncoderRun:
         return True
 
     def start_from(self, folder: Path, speakers: Mapping[str, list[str]]) -> None:
-        """Begin with the weights of another run, whose training speakers are training speakers here, too.
-
-        Args:
-            folder: Of a run, or one in which train.keep has put its encoder alone: then the heads are to be fitted.
-            speakers: This run's, by side.
+        """Begin with the weights of another run, or with an encoder that was kept (train.students.beginning).
 
         Raises:
-            ConfigError: It has heard a speaker who chooses or judges here, or goes through its layers more often.
+            ConfigError: They are not there or do not fit this run.
         """
-        self.lacks_heads = not (folder / "last.safetensors").is_file()
-        tensors, header = read_checkpoint(folder / ("encoder.safetensors" if self.lacks_heads else "last.safetensors"))
-        passes = json.loads(json.dumps(header["settings"])).get("passes", 1)
-        if passes > self.settings.passes:
-            raise ConfigError(
-                f"{folder} goes through its layers {passes} times, this run {self.settings.passes}; need at least as "
-                f"many: passes = {passes} in the settings"
-            )
-        heard: dict[str, list[str]] = json.loads(json.dumps(header["speakers"]))
-        leaked = sorted(set(heard["train"]) & {*speakers["validation"], *speakers["test"]})
-        if leaked:
-            raise ConfigError(
-                f"{folder} has heard {', '.join(leaked[:3])}, who must be unheard here; use the same seed"
-            )
+        beginning = read_beginning(folder, self.settings, speakers)
+        self.lacks_heads = beginning.lacks_heads
         own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         own |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        if self.lacks_heads:
-            tensors = {name: value for name, value in tensors.items() if not name.startswith(OPINION)}
-            sides = ("model.speech.", "average.module.speech.")
-            self._take(own | {f"{side}{name}": value for side in sides for name, value in tensors.items()})
-        else:
-            # What this encoder's frames go through once more begins as nothing.
-            self._take({name: value for name, value in own.items() if ".speech.again." in name} | tensors)
+        self._take({name: value for name, value in own.items() if not beginning.gives(name)} | dict(beginning.tensors))
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         self.model.load_state_dict({n.removeprefix("model."): v for n, v in tensors.items() if n.startswith("model.")})
@@ -240,19 +219,20 @@ def train_encoder(settings: EncoderSettings, source: Source, run: Path, start: P
         settings: What to train.
         source: The corpora, the teacher and speech without labels.
         run: The run's folder.
-        start: Folder of a run whose weights to begin with, or None for random ones.
+        start: Folder of a run whose weights to begin with, or of a kept encoder; None for random ones.
 
     Raises:
         ConfigError: Settings and run do not fit each other.
     """
     run.mkdir(parents=True, exist_ok=True)
     split, data, teacher = read_split(settings, source.data), source.data, FrameTeacher(source.teacher)
+    state = EncoderRun(settings, run, teacher.size)
+    goes_on = state.resume()
+    if start is not None and not goes_on:
+        state.start_from(start, speakers_of(split))
     recordings = recordings_of(split, data, settings, source.spoken)
     bank = open_bank(recordings, teacher, run.parent / "cache", seed=settings.seed)
-    state = EncoderRun(settings, run, teacher.size)
-    if start is not None:
-        state.start_from(start, speakers_of(split))
-    if not state.resume():
+    if not goes_on:
         state.learn_targets(bank)
     about = {"speakers": speakers_of(split), "training_data": bill_of_materials(settings, split, data, recordings)}
     rows = EncoderRows(bank, augmenter_of(data, CHANCES), settings, state.step_number)

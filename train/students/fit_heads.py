@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from train.students.bank import Bank
-from train.students.pooled_teacher import PooledTeacher, pooled_item
+from train.students.pooled_teacher import FEWEST_FRAMES, PooledTeacher, pooled_item
 from train.students.small_encoders import SpeechEncoder
 
 _RIDGE = 1e-3
@@ -47,9 +47,9 @@ def fit_heads(
     """Fit the heads of frames, vectors and emotions (train.students.encoder_distiller) to a bank.
 
     Args:
-        speech: The encoder, left as it is.
+        speech: The encoder of width D; its weights stay, and it is in eval mode afterwards.
         pooled: What the teacher's frames are turned into, already learnt.
-        heads: Frames -> teacher's frames; embedding -> its vector; embedding -> its discriminants.
+        heads: Frames (D) -> the teacher's (K); embedding (2 D) -> vector (2 K); embedding -> discriminants (2 C).
         bank: What is heard, and what the teacher made of it.
         seed: Chooses 3,000 items of it.
     """
@@ -58,12 +58,10 @@ def fit_heads(
     chosen = np.random.default_rng(seed).permutation(len(bank.items))[:3000]
     for item in (bank.items[int(n)] for n in sorted(chosen)):
         frames = speech(torch.from_numpy(bank.wave(item, 0, item.frames))[None])[2]
-        embedding = speech.pooled(frames)
-        targets = pooled(torch.from_numpy(pooled_item(bank, item))[None])
-        heard = torch.from_numpy(bank.frames(item, 0, item.frames))
-        for part, inputs, wanted in zip(
-            sums, (frames[0], embedding, embedding), (heard, targets.vector, targets.emotion), strict=True
-        ):
-            part.add(inputs, wanted)
+        sums[0].add(frames[0], torch.from_numpy(bank.frames(item, 0, item.frames)))
+        if bank.spoken(item, 0, item.frames).sum() >= FEWEST_FRAMES:
+            embedding, targets = speech.pooled(frames), pooled(torch.from_numpy(pooled_item(bank, item))[None])
+            sums[1].add(embedding, targets.vector)
+            sums[2].add(embedding, targets.emotion)
     for part, head in zip(sums, heads, strict=True):
         part.give(head)

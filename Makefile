@@ -93,10 +93,8 @@ students: $(VENV)/.dev
 	$(BIN)/python -m train.voices --out runs/spoken-voices
 	$(BIN)/python -m train.distill train/configs/students/encoder-voices.toml --teacher "$(TEACHER)" \
 	  --spoken runs/spoken-voices --start runs/encoder-cut --run runs/encoder-voices
-	$(BIN)/python -m train.distill train/configs/students/encoder-passes.toml --teacher "$(TEACHER)" \
-	  --spoken runs/spoken-voices --start runs/encoder-voices --run runs/encoder-passes
 	$(BIN)/python -m train.distill train/configs/students/students.toml --teacher "$(TEACHER)" \
-	  --spoken runs/spoken-voices --encoder runs/encoder-passes --run runs/students
+	  --spoken runs/spoken-voices --encoder runs/encoder-voices --run runs/students
 	$(BIN)/python -m train.keep runs/students
 	$(BIN)/python export/to_onnx.py train/checkpoints/clean/mdat.safetensors --out build/mdat
 	$(BIN)/python export/quantize.py build/mdat --calibration "$(EDGE_SER_DATA)" --out build/mdat-int8

@@ -19,14 +19,13 @@ OPERATORS = ("Conv", "MatMul", "Gemm")
 KEPT_FLOAT = (
     "/speech/log_mel/",
     "/speech/stem/stem.0/",
-    "/voice/MatMul",
     "/fusion/graph/receive/",
     "/fusion/graph/send/",
     "/fusion/cepstrum/",
     "/fusion/image/features/features.0/",
 )
 """The front end and what reads it (power spectra span many orders of magnitude), and the scores that decide graph
-attention's softmax; and what tells a voice's share of neutral speech, one number that few utterances depend on."""
+attention's softmax."""
 TABLE_SUFFIX = "/table/Gather"
 
 

@@ -86,10 +86,10 @@ def test_students_of_another_version_are_not_gone_on_with(
     shutil.copytree(students_run, tmp_path / "students")
     last = tmp_path / "students" / "last.safetensors"
     tensors, header = read_checkpoint(last)
-    save_checkpoint(last, {name: value for name, value in tensors.items() if not name.endswith("leaning")}, header)
+    save_checkpoint(last, {name: value for name, value in tensors.items() if not name.endswith("openness")}, header)
     more = ("--encoder", str(encoder_run))
     assert run(student_settings[1], miniature, tiny_teacher, tmp_path / "students", *more) == 1
-    assert "lacks voice.leaning: another version began it" in capsys.readouterr().err
+    assert "lacks voice.openness: another version began it" in capsys.readouterr().err
 
 
 def test_wrong_settings_are_one_line(

@@ -16,8 +16,6 @@ OPINION = "opinion."
 """What the encoder's checkpoint holds beside the encoder: the first opinion that it guesses."""
 _ENCODER = "speech."
 _TRAINING_ONLY = ("fusion.gender.",)
-_LEARNT_LATER = ("voice.neutral_weight", "voice.neutral_bias", "voice.leaning")
-"""Students of earlier versions know nothing of it, which zeros say."""
 
 
 def save_student(path: Path, student: Student, encoder: Path, header: Mapping[str, object]) -> None:
@@ -55,7 +53,7 @@ def read_student(path: Path) -> tuple[Student, dict[str, Any]]:
     student = Student(StudentConfig(**header["settings"]["model"]))
     tensors |= {_ENCODER + name: value for name, value in heard.items() if not name.startswith(OPINION)}
     missing, unknown = student.load_state_dict(tensors, strict=False)
-    lacking = [name for name in missing if not name.startswith((*_TRAINING_ONLY, *_LEARNT_LATER))]
+    lacking = [name for name in missing if not name.startswith(_TRAINING_ONLY)]
     if lacking or unknown:
         raise ConfigError(f"{path} lacks {lacking[:3]} and has {unknown[:3]} beside; need a checkpoint of this version")
     header["checkpoint_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()

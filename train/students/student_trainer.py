@@ -39,7 +39,6 @@ from train.students.fusions.hump_cat import HumpCatFusion
 from train.students.histories import Histories
 from train.students.keep import save_student
 from train.students.material import Source, augmenter_of, recordings_of, sentences_row, speakers_of
-from train.students.mostly_neutral import VoicesOfTraining, fit_neutral_share
 from train.students.pooled_teacher import PooledTeacher
 from train.students.rows import Labelled, RowSource, StudentBatch, StudentRows
 from train.students.run_settings import EncoderSettings, StudentSettings, read_split
@@ -290,7 +289,6 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
         student.voice.learn_everybody(everybody)
         student.voice.take_opinion(*opinion)
         student.familiarity.load_state_dict(familiarity.state_dict())
-    _learn_neutral(state, VoicesOfTraining(bank.recordings, found, NEUTRAL))
     for student in reads_prosody:
         assert isinstance(student.fusion, HumpCatFusion)
         student.fusion.learn_prosody(torch.from_numpy(np.stack(numbers)))
@@ -313,13 +311,6 @@ def _rows(state: StudentRun, split: Split, bank: Bank, data: Path, tokenizer: To
         seed=settings.seed,
         steps=range(settings.steps),
     )
-
-
-def _learn_neutral(state: StudentRun, voices: VoicesOfTraining) -> None:
-    sense = state.first.voice
-    share = fit_neutral_share(voices, sense.everybody.numpy(), sense.spread.numpy(), state.settings.seed)
-    for student in state.everyone():
-        student.voice.learn_neutral(*share, torch.from_numpy(voices.off_centre()))
 
 
 def _report(

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 _FARTHEST = 16.0
 """Squared deviations; what is farther off counts no more."""
-_MOST_EXCESS = 0.6
-"""Of neutral speech; all of it would be 1 - 1 / C."""
 
 
 class VoiceSense(nn.Module):
@@ -22,27 +20,20 @@ class VoiceSense(nn.Module):
     where m and s are the speaker's mean and deviation of frames, and v the speaker's statistics relative to
     everybody's. Beside the frames stands a first opinion, linear in the embedding, that the fusion adds to:
 
-        (1 - t) (P e + p) + t (Q (e - m) + q + min(max(s - 1 / C, 0), 0.6) l),
+        (1 - t) (P e + p) + t (Q (e - m) + q),
 
-    P and Q being what tells emotions apart, s how much of what the voice has said was neutral, as far as m and its
-    deviation tell, and l what Q makes of the way that m is then off the middle of the emotions. A fresh profile has
-    t = 0: the unadapted model, whose answer no voice can spoil. The gate g, in (0, 1), closes where the utterance lies
-    too far from the voice to be of the same speaker.
+    P and Q being what the first stage learnt of its teacher's discriminants. A fresh profile has t = 0: the unadapted
+    model, whose answer no voice can spoil. The gate g, in (0, 1), closes where the utterance lies too far from the
+    voice to be of the same speaker.
     """
 
     everybody: Tensor
     spread: Tensor
-    neutral_weight: Tensor
-    neutral_bias: Tensor
-    leaning: Tensor
 
     def __init__(self, width: int, out: int, classes: int) -> None:
         super().__init__()
         self.register_buffer("everybody", torch.zeros(2 * width))
         self.register_buffer("spread", torch.ones(2 * width))
-        self.register_buffer("neutral_weight", torch.zeros(4 * width))
-        self.register_buffer("neutral_bias", torch.zeros(1))
-        self.register_buffer("leaning", torch.zeros(classes))
         self.own = nn.Linear(width, out)
         self.relative = nn.Linear(width, out, bias=False)
         self.portrait = nn.Linear(4 * width, out, bias=False)
@@ -76,16 +67,10 @@ class VoiceSense(nn.Module):
         relative = (frames - centre.unsqueeze(1)) / own_spread.unsqueeze(1)
         portrait = torch.cat([(mean - self.everybody) / self.spread, deviation / self.spread], dim=-1)
         told = self.relative(relative) + self.portrait(portrait).unsqueeze(1)
-        against = self.against(embedding - mean) + self._excess(portrait) * self.leaning
-        opinion = (1.0 - trust) * self.alone(embedding) + trust * against
+        opinion = (1.0 - trust) * self.alone(embedding) + trust * self.against(embedding - mean)
         apart = (embedding - self.everybody - trust * (mean - self.everybody)) / self.spread
         trust = trust.unsqueeze(1)
         return (1.0 - trust) * self.own(frames) + trust * told, opinion, apart
-
-    def _excess(self, portrait: Tensor) -> Tensor:
-        """Return (B, 1): by how much neutral speech had more than its even share of what the voice has said."""
-        share = portrait @ self.neutral_weight + self.neutral_bias
-        return (share - 1.0 / len(self.leaning)).clamp(0.0, _MOST_EXCESS).unsqueeze(1)
 
     def _gate(self, utterance: Tensor, centre: Tensor) -> Tensor:
         offset = (utterance - centre) / self.spread[: centre.shape[1]]
@@ -97,21 +82,6 @@ class VoiceSense(nn.Module):
         """Store mean and deviation of many speakers' embeddings (n, 2 D)."""
         self.everybody.copy_(embeddings.mean(0))
         self.spread.copy_(embeddings.std(0) + 1e-3)
-
-    @torch.no_grad()
-    def learn_neutral(self, weight: Tensor, bias: Tensor, off_centre: Tensor) -> None:
-        """Store what tells a voice's share of neutral speech, and where neutral speech lies; after the opinion.
-
-        Args:
-            weight: (4 D,), of the portrait.
-            bias: (1,).
-            off_centre: (2 D,), neutral speech relative to the middle of a voice's emotions.
-        """
-        classes = len(self.leaning)
-        self.neutral_weight.copy_(weight)
-        self.neutral_bias.copy_(bias)
-        # A mean in which neutral has x more than its even share, at all others' cost, is off by x C / (C - 1) times.
-        self.leaning.copy_(classes / (classes - 1.0) * self.against.weight @ off_centre)
 
     @torch.no_grad()
     def take_opinion(self, weight: Tensor, bias: Tensor) -> None:

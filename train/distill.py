@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("settings", type=Path, help="TOML file, for example train/configs/students/encoder.toml")
     parser.add_argument("--data", type=Path, help="the corpora's folder (default: EDGE_SER_DATA)")
     parser.add_argument("--teacher", type=Path, required=True, metavar="FOLDER", help="a Whisper encoder to learn from")
-    parser.add_argument("--encoder", type=Path, metavar="RUN", help="second stage: the first stage's run folder")
+    parser.add_argument(
+        "--encoder", type=Path, metavar="RUN", help="second stage: the first stage's run folder, or a kept encoder's"
+    )
     parser.add_argument(
         "--spoken", type=Path, metavar="FOLDER", help="speech from python -m train.speak and train.voices"
     )

@@ -230,7 +230,7 @@ def train_students(settings: StudentSettings, source: Source, encoder: Path, run
     data, about = source.data, state.encoder
     split = read_split(about, data)
     recordings = recordings_of(split, data, about, source.spoken)
-    cache = encoder.parent / "cache"
+    cache = run.parent / "cache"
     bank = open_bank(recordings, FrameTeacher(source.teacher), cache, seed=about.seed)
     tokenizer = _tokenizer(run, data, state.first.config.vocabulary)
     _teach_to_read(state, run / "reader.safetensors", tokenizer, data)

@@ -29,8 +29,6 @@ from export.trt_parity import stored_inputs
 
 Item = TypeVar("Item")
 
-LENGTHS_S = (0.4, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds at which the cosine is measured: also shorter and longer than the ranges were."""
 RANGE_CLIPS = 240
 RANGE_CROPS_S = (0.5, 1.0, 2.0, 3.0, 5.0)
 LENGTH_CLIPS = 60
@@ -43,8 +41,8 @@ class Material:
     ranges: list[Inputs]
     """Crops of training clips, some with words and a voice: they set the integer ranges."""
     lengths: dict[float, list[Inputs]]
-    """By seconds, crops of validation clips, some with words and a voice, and of what check_parity.py replays: they
-    measure the harm, so that nothing is kept which would be refused there."""
+    """By seconds, also shorter and longer than the ranges were: crops of validation clips, some with words and a voice,
+    and what check_parity.py replays. They measure the harm, and nothing is kept that would be refused there."""
     cold: list[Inputs]
     """Whole validation clips, each with a fresh voice."""
     warm: list[Inputs]
@@ -91,7 +89,10 @@ def read_material(bundle: Bundle, calibration: Path) -> Material:
     measured = list(enumerate(validation[:LENGTH_CLIPS]))
     return Material(
         ranges=[source.mixed(clip, RANGE_CROPS_S[n % len(RANGE_CROPS_S)], n) for n, clip in enumerate(chosen)],
-        lengths={s: [*(source.mixed(clip, s, n) for n, clip in measured), *stored.get(s, [])] for s in LENGTHS_S},
+        lengths={
+            seconds: [*(source.mixed(clip, seconds, n) for n, clip in measured), *replayed]
+            for seconds, replayed in stored.items()
+        },
         cold=cold,
         warm=warm,
         truth=np.array([labels.index(clip.emotion) for clip in validation]),

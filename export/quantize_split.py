@@ -23,10 +23,11 @@ from edge_ser.metrics import bootstrap_interval
 from edge_ser.sources import read_samples
 from export.card import render_card
 from export.dynamic_int8 import block_ends, dynamic_blocks, quantise_dynamic, with_outputs
-from export.material import LENGTHS_S, crop, progress
+from export.material import crop, progress
 from export.receipt import cosine, count_operators, open_session, sqnr_db
 from export.split_graphs import ORDER, SAMPLE_RATE_HZ, GraphChain, files_of
 from export.trial import ua
+from export.trt_parity import LENGTHS_S
 
 Array = NDArray[Any]
 Blocks = dict[str, dict[str, list[str]]]

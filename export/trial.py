@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ser.metrics import confusion_matrix, unweighted_accuracy
-from export.material import LENGTHS_S, Material, progress
+from export.material import Material, progress
 from export.ranges import Ranges
 from export.receipt import Inputs, cosine, open_session, run, sqnr_db
 from export.static_int8 import quantise
@@ -108,7 +108,7 @@ def _softmax(logits: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def block_costs(graph: Path, blocks: dict[str, list[str]], ranges: Ranges, material: Material) -> list[dict[str, Any]]:
     """Return each block's harm when it alone is quantised, least harmful first."""
-    inputs = [item for seconds in LENGTHS_S for item in material.lengths[seconds][:_CLIPS]]
+    inputs = [item for crops in material.lengths.values() for item in crops[:_CLIPS]]
     reference = run(graph, inputs)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

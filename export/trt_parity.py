@@ -25,6 +25,7 @@ Run: TypeAlias = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.flo
 SOUND = Path(__file__).resolve().parent.parent / "examples" / "conversation.flac"
 """The stored sound that the inputs are made from."""
 LENGTHS_S = (0.4, 0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds at which two forms of a model are compared."""
 SENTENCES = (None, "I am so happy today.", "why did you do that, I told you not to go there again")
 _CROPS = 4
 

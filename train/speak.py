@@ -84,8 +84,8 @@ def speak(texts: Sequence[str], out: Path, engine: str, count: int) -> int:
         path, rng = out / f"{engine}-{number:04d}.wav", np.random.default_rng((1, number))
         if not path.is_file():
             command = ENGINES[engine][1](str(rng.choice(np.array(texts))), path, rng)
-            with contextlib.suppress(subprocess.SubprocessError):
-                subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
         path.with_suffix(".txt").unlink(missing_ok=True)
         if path.is_file() and _seconds(path) < _SHORTEST_S:
             path.unlink()

@@ -19,10 +19,12 @@ from edge_ser.bundle import Bundle  # noqa: E402
 from edge_ser.frontend import FrontEnd  # noqa: E402
 from export import static_int8  # noqa: E402
 from export.check_parity import main as check_parity  # noqa: E402
+from export.material import read_material  # noqa: E402
 from export.quantize import main as quantize  # noqa: E402
 from export.ranges import measure_ranges  # noqa: E402
 from export.receipt import open_session  # noqa: E402
 from export.static_int8 import prepare, quantisable_blocks  # noqa: E402
+from export.trt_parity import stored_inputs  # noqa: E402
 
 BLOCK = "speech/layers.0"
 OTHERS = ("speech/blocks.0", "fusion/text_layer")
@@ -87,6 +89,16 @@ def test_a_corrupt_block_is_never_written_as_integers(
     assert code == 0
     assert next(row for row in rows if row["name"] == BLOCK)["precision"] == "fp32"
     assert [row["precision"] for row in rows if row["name"] != BLOCK] == ["int8", "int8"]
+
+
+def test_what_check_parity_replays_is_measured_before_anything_is_kept(fp32_bundle: Path, miniature: Path) -> None:
+    bundle = Bundle.open(fp32_bundle)
+    measured = read_material(bundle, miniature).lengths
+    for seconds, replayed in stored_inputs(bundle).items():
+        assert len(measured[seconds]) > len(replayed)
+        for inputs in replayed:
+            same = ({name: np.array_equal(found[name], inputs[name]) for name in inputs} for found in measured[seconds])
+            assert any(all(every.values()) for every in same), f"a crop of {seconds} s is replayed, but not measured"
 
 
 def test_an_int8_bundle_cannot_be_quantised_again(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,50 +47,56 @@ def test_students_keep_an_opinion_of_their_own_and_know_what_is_familiar(student
     assert student.familiarity.directions.abs().sum() > 0 and student.familiarity.typical < 1e4
 
 
-def test_both_stages_resume_bit_identical_to_an_uninterrupted_run(
-    encoder_run: Path,
-    students_run: Path,
-    miniature: Path,
-    student_settings: tuple[Path, Path],
-    tiny_teacher: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    cases = (
-        (encoder_distiller.EncoderRun, student_settings[0], encoder_run, ()),
-        (student_trainer.StudentRun, student_settings[1], students_run, ("--encoder", str(encoder_run))),
+@dataclass(frozen=True)
+class Stage:
+    """A stage whose run is finished, and how to run it again."""
+
+    kind: type[encoder_distiller.EncoderRun | student_trainer.StudentRun]
+    finished: Path
+    run_in: Callable[[Path], int]
+
+
+@pytest.fixture
+def stages(
+    encoder_run: Path, students_run: Path, miniature: Path, student_settings: tuple[Path, Path], tiny_teacher: Path
+) -> tuple[Stage, Stage]:
+    def again(settings: Path, *more: str) -> Callable[[Path], int]:
+        return lambda folder: run(settings, miniature, tiny_teacher, folder, *more)
+
+    return (
+        Stage(encoder_distiller.EncoderRun, encoder_run, again(student_settings[0])),
+        Stage(student_trainer.StudentRun, students_run, again(student_settings[1], "--encoder", str(encoder_run))),
     )
-    for kind, settings, finished, more in cases:
-        interrupted = tmp_path / finished.name
-        save = kind.save
+
+
+def test_both_stages_resume_bit_identical_to_an_uninterrupted_run(
+    stages: tuple[Stage, Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in stages:
+        interrupted = tmp_path / stage.finished.name
+        save = stage.kind.save
 
         def save_and_stop(self: object, where: object, save: object = save) -> None:
             save(self, where)  # type: ignore[operator]
             if self.step_number == 3:  # type: ignore[attr-defined]
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(kind, "save", save_and_stop)
+        monkeypatch.setattr(stage.kind, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
-            run(settings, miniature, tiny_teacher, interrupted, *more)
-        assert run(settings, miniature, tiny_teacher, interrupted, *more) == 0
-        assert same(finished / "last.safetensors", interrupted / "last.safetensors")
+            stage.run_in(interrupted)
+        assert stage.run_in(interrupted) == 0
+        assert same(stage.finished / "last.safetensors", interrupted / "last.safetensors")
 
 
 def test_students_of_another_version_are_not_gone_on_with(
-    encoder_run: Path,
-    students_run: Path,
-    miniature: Path,
-    student_settings: tuple[Path, Path],
-    tiny_teacher: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    stages: tuple[Stage, Stage], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(students_run, tmp_path / "students")
+    students = stages[1]
+    shutil.copytree(students.finished, tmp_path / "students")
     last = tmp_path / "students" / "last.safetensors"
     tensors, header = read_checkpoint(last)
     save_checkpoint(last, {name: value for name, value in tensors.items() if not name.endswith("openness")}, header)
-    more = ("--encoder", str(encoder_run))
-    assert run(student_settings[1], miniature, tiny_teacher, tmp_path / "students", *more) == 1
+    assert students.run_in(tmp_path / "students") == 1
     assert "lacks voice.openness: another version began it" in capsys.readouterr().err
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from edge_ser.crowd import available_cores
 from edge_ser.errors import ConfigError
 from edge_ser.quality import spoken_part
 from edge_ser.sources import read_samples
@@ -215,15 +215,10 @@ def _all_made(maker: _Maker, recordings: Sequence[Recording], stack: ExitStack) 
     numbered = enumerate(recordings)
     if len(recordings) < FEWEST_SHARED:
         return (list(maker.pieces(*one)) for one in numbered)
-    workers = min(_cores(), _MOST_WORKERS)
+    workers = min(available_cores(), _MOST_WORKERS)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(maker,))
     stack.callback(pool.shutdown, cancel_futures=True)
     return pool.map(_made, numbered, chunksize=16)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _makers: list[_Maker] = []
